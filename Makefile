@@ -1,0 +1,44 @@
+VENV ?= .venv
+PYTHON ?= python3
+# Test processes; one test file stays in one of them.
+WORKERS ?= 2
+
+bin = $(VENV)/bin
+installed = $(VENV)/.installed
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(installed) ## environment in $(VENV), made anew when pyproject.toml or constraints.txt changed
+
+$(installed): pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(VENV)
+	$(bin)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(installed) ## a small sweep on the embedded dataset, and its report
+	$(bin)/xmbench run --methods mrl,ce,cca,pls --dataset openmoji --profile reduced --rates 0,0.4,0.8 --seeds 1 --store results/demo
+	$(bin)/xmbench report --store results/demo --out reports/demo
+	@echo "The report is in $(CURDIR)/reports/demo"
+
+test: check ## lint, types, tests, and the regression check against results/reference/ci.parquet
+	$(bin)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(bin)/xmbench check --against results/reference/ci.parquet
+
+check: $(installed) ## lint, format and types
+	$(bin)/ruff check .
+	$(bin)/ruff format --check .
+	$(bin)/mypy
+
+format: $(installed) ## format the code and mend what ruff can mend
+	$(bin)/ruff check --fix .
+	$(bin)/ruff format .
+
+bench: $(installed) ## speed of the metrics and of training, beside plain loops
+	$(bin)/python scripts/bench.py
+
+clean: ## remove environments, caches, and the demo's output
+	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo
+
+.PHONY: help install demo test check format bench clean

@@ -1,0 +1,57 @@
+"""What all tests share: one thread, no display, the project's data where they lie beside it, and small splits."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[variable] = "1"  # read when the libraries are loaded, here and in the processes that tests start
+os.environ["MPLBACKEND"] = "Agg"
+if "XMBENCH_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
+    os.environ["XMBENCH_DATA"] = str(ROOT.parent / "shared" / "data")
+
+import numpy as np
+import pytest
+import torch
+
+from xmbench import Modality, PairedSet, Rows, one_hot
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data_root():
+    """The folder of real data; the test is skipped where there is none."""
+    root = os.environ.get("XMBENCH_DATA")
+    if root is None:
+        pytest.skip("XMBENCH_DATA is not set: no real data to read")
+    return Path(root)
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Run `python *arguments` in a process of its own, outside the repo; returns the finished process."""
+    import subprocess
+
+    def run(*arguments, **environment):
+        paths = [environment.pop("PYTHONPATH", None), str(ROOT), os.environ.get("PYTHONPATH")]
+        env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **environment}
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    return run
+
+
+@pytest.fixture
+def paired():
+    """Build a split out of {modality: (n, d) vectors}, row i of each belonging together, and class numbers (n,)."""
+
+    def build(vectors, labels=None, n_classes=None):
+        hot = None if labels is None else one_hot(np.asarray(labels), n_classes or int(np.max(labels)) + 1)
+        modalities = tuple(Modality(name=name, vectors=Rows(np.asarray(x)), labels=hot) for name, x in vectors.items())
+        rows = np.arange(len(modalities[0]))
+        return PairedSet(modalities=modalities, pairs=np.stack([rows] * len(modalities), axis=1))
+
+    return build

@@ -1,0 +1,57 @@
+"""Datasets by name. One file per dataset: `CARD`, a dataclass `Parameters`, and `load(parameters, root) -> Dataset`."""
+
+import importlib
+from typing import Any, Protocol, cast
+
+from xmbench.datasets._files import MissingDataError
+from xmbench.registry import closest, modules, parameters_of, typed_parameters
+from xmbench.types import Card, Dataset, check_split
+
+__all__ = ["MissingDataError", "dataset_card", "dataset_names", "dataset_parameters", "load_dataset"]
+
+
+class DatasetModule(Protocol):
+    """What a dataset's file provides."""
+
+    CARD: Card
+    Parameters: type
+
+    def load(self, parameters: Any) -> Dataset: ...
+
+
+def dataset_names() -> list[str]:
+    """Names of all datasets, built in and plugged in (entry-point group `xmbench.datasets`); imports nothing."""
+    return sorted(modules("xmbench.datasets", "xmbench.datasets"))
+
+
+def _module(name: str) -> DatasetModule:
+    known = modules("xmbench.datasets", "xmbench.datasets")
+    if name not in known:
+        raise closest("dataset", name, known)
+    return cast(DatasetModule, importlib.import_module(known[name]))
+
+
+def dataset_card(name: str) -> Card:
+    """The card of dataset `name`; reads no data."""
+    return _module(name).CARD
+
+
+def dataset_parameters(name: str, given: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Every parameter of dataset `name` with its value: the defaults, overridden by `given`, typed and checked."""
+    cls = _module(name).Parameters
+    return {**parameters_of(cls), **typed_parameters(name, cls, given or {})}
+
+
+def load_dataset(name: str, **parameters: Any) -> Dataset:
+    """Load dataset `name`.
+
+    Raises:
+        LookupError: no such dataset.
+        ValueError: a parameter that does not exist or has the wrong type, or data that cannot be used.
+        MissingDataError: files that are neither on disk nor could be downloaded.
+    """
+    module = _module(name)
+    dataset = module.load(module.Parameters(**dataset_parameters(name, parameters)))
+    for split, content in dataset.splits().items():
+        check_split(f"{name}/{split}", content)
+    return dataset

@@ -1,0 +1,116 @@
+"""Finding, downloading and checking the files of datasets."""
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from xmbench.types import Card
+
+
+class MissingDataError(FileNotFoundError):
+    """A dataset's file is not there, or is not the file that it should be. One line: what, and how to get it."""
+
+
+def data_root() -> Path | None:
+    """The folder that XMBENCH_DATA names, or None."""
+    value = os.environ.get("XMBENCH_DATA")
+    return Path(value).expanduser() if value else None
+
+
+def cache_root() -> Path:
+    """The user's cache folder for downloaded data."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("xmbench")
+
+
+def find_file(card: Card, name: str) -> Path:
+    """Path of the file `name` of a dataset: from XMBENCH_DATA, the cache, or downloaded into the cache.
+
+    Its sha256 is checked against the card once per process.
+
+    Raises:
+        MissingDataError: not found and not downloadable, or with another content than the card says.
+    """
+    root = data_root()
+    if root is not None and (root / card.name / name).exists():
+        return _verified(root / card.name / name, card.sha256[name])
+    cached = cache_root() / card.name / name
+    if not cached.exists():
+        if name not in card.urls:
+            wanted = f"set XMBENCH_DATA to a folder that holds {card.name}/{name}"
+            raise MissingDataError(f"{card.name}: file {name} is missing and has no public download; {wanted}")
+        download(card.urls[name], cached, card.sha256[name])
+    return _verified(cached, card.sha256[name])
+
+
+def is_ready(card: Card) -> bool:
+    """Whether the files of a dataset that are needed by default lie on disk."""
+    roots = [root for root in (data_root(), cache_root()) if root is not None]
+    needed = card.urls or card.sha256
+    return all(any((root / card.name / name).exists() for root in roots) for name in needed)
+
+
+_VERIFIED: set[tuple[str, str, int]] = set()
+
+
+def _verified(path: Path, sha256: str) -> Path:
+    key = (str(path), sha256, path.stat().st_mtime_ns)
+    if key not in _VERIFIED:
+        got = file_sha256(path)
+        if got != sha256:
+            raise MissingDataError(
+                f"{path} is damaged or another version: its sha256 must be {sha256[:12]}..., got {got[:12]}...; delete or replace it"
+            )
+        _VERIFIED.add(key)
+    return path
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def download(url: str, path: Path, sha256: str) -> None:
+    """Download `url` to `path`; an interrupted download is continued by the next call.
+
+    Raises:
+        MissingDataError: the address cannot be reached, or the content has another sha256 (it is then removed).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        _fetch(url, part)
+    except (urllib.error.URLError, OSError) as error:
+        advice = (
+            f"get it by hand and put it at {path}, or set XMBENCH_DATA to a folder that holds {path.parent.name}/{path.name}"
+        )
+        raise MissingDataError(f"{path.parent.name}: {path.name} cannot be downloaded from {url} ({error}); {advice}") from None
+    got = file_sha256(part)
+    if got != sha256:
+        part.unlink()
+        raise MissingDataError(
+            f"{url} gave a file with sha256 {got[:12]}..., not {sha256[:12]}...; it was removed, try again later"
+        )
+    part.replace(path)
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Append what is missing of `url` to `part`."""
+    done = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=30)
+    except urllib.error.HTTPError as error:
+        if error.code == 416:  # nothing is left to fetch
+            return
+        raise
+    with response, part.open("ab" if response.status == 206 else "wb") as file:
+        while block := response.read(1 << 20):
+            file.write(block)
+        expected = response.headers.get("Content-Length")
+    if expected is not None and part.stat().st_size < int(expected):
+        raise OSError(f"the connection closed after {part.stat().st_size} bytes")

@@ -1,0 +1,96 @@
+"""Where computation happens: device, threads, and the fast float32 matrix product, chosen by a check of its error."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from xmbench.types import Array
+
+# Largest error, relative to the largest entry, that a float32 product of 256-long rows may show (measured: 1e-7 to 1e-6;
+# true bfloat16 shows 2e-3).
+FLOAT32_ERROR = 1e-5
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """The device to run on: `wanted`, or for "auto" CUDA, then Apple's MPS, then the CPU, whichever is there first."""
+    import torch
+
+    if wanted != "auto":
+        torch.device(wanted)  # raises RuntimeError with the list of device types for a name that is none
+        if wanted.startswith("cuda") and not torch.cuda.is_available():
+            raise ValueError(f"device {wanted!r} must exist, but torch {torch.__version__} sees no CUDA; use --device auto")
+        return wanted
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@cache
+def fast_matmul() -> str:
+    """Switch torch's CPU float32 product to oneDNN where that is exact to float32; return the name of what was chosen.
+
+    The switch is named after bfloat16, and on processors with AMX it permits real bfloat16 arithmetic; on others it selects
+    oneDNN's float32 kernels, about twice as fast as the default. So the error against float64 decides. Process-wide.
+    """
+    import torch
+
+    matmul: Any = torch.backends.mkldnn.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "bf16"
+    error = _product_error()
+    if error <= FLOAT32_ERROR:
+        return f"onednn-float32 (error {error:.0e})"
+    matmul.fp32_precision = before
+    return f"default-float32 (onednn error {error:.0e})"
+
+
+def _product_error() -> float:
+    """Largest error of torch's float32 products (forward, both transposed forms) relative to the largest entry."""
+    import torch
+
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 256, 256)) / 16
+    worst = 0.0
+    for left, right in ((a, b), (a.T, b), (a, b.T)):
+        exact = left @ right
+        got = torch.from_numpy(left).float() @ torch.from_numpy(right).float()
+        worst = max(worst, float(np.abs(got.numpy() - exact).max() / np.abs(exact).max()))
+    return worst
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """The product a @ b of two matrices of one float type, through torch's CPU kernels, (n, k) by (k, p)."""
+    import torch
+
+    fast_matmul()
+    with torch.inference_mode():
+        return (torch.from_numpy(np.ascontiguousarray(a)) @ torch.from_numpy(np.ascontiguousarray(b))).numpy()
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let the C library keep what tensors free: a training step then reuses its gradients' memory, without page faults.
+
+    glibc gives blocks above 32 MB back to the kernel at once, so that every step of a wide network pays for 64 MB gradients
+    again: a fifth of an MRL step. Process-wide; other C libraries are left as they are.
+    """
+    import ctypes
+
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(mmap_max, 0)
+    mallopt(trim_threshold, 2**31 - 1)
+    mallopt(top_pad, 2**28)
+
+
+def limit_threads(threads: int) -> None:
+    """Let torch and every BLAS or OpenMP library loaded use `threads` threads in this process."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)

@@ -1,0 +1,217 @@
+"""From a spec to its runs: ids, keys, what can be shared, and cells that cannot run with the reason."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from xmbench.datasets import dataset_names, dataset_parameters, load_dataset
+from xmbench.method import Method, Needs
+from xmbench.noise import SCHEMES, Corruption, Noise, corrupt
+from xmbench.registry import build_method, closest, find_method, parameters_of, source_sha, typed_parameters, typed_value
+from xmbench.spec import Protocol, Spec, canonical, load_protocol
+from xmbench.types import FEATURES, Dataset, fingerprint, split_sha
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One cell of a grid: what is fitted, on what, and how it is measured.
+
+    Attributes:
+        method: the name it goes by in tables: a registered method or a spec's variant of one.
+        implementation: the registered method.
+        parameters: every hyper-parameter with its value.
+    """
+
+    dataset: str
+    dataset_parameters: Mapping[str, Any]
+    noise: Noise
+    method: str
+    implementation: str
+    parameters: Mapping[str, Any]
+    seed: int
+    protocol: Protocol
+
+    @cached_property
+    def run_id(self) -> str:
+        """First 16 hex digits of the sha256 of the run's canonical JSON."""
+        noise = {**vars(self.noise), "options": dict(self.noise.options)}
+        return fingerprint([canonical({**vars(self), "noise": noise, "protocol": [self.protocol.name, self.protocol.sha]})])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A planned run and what is known before it runs.
+
+    Attributes:
+        needs: what its method reads.
+        fit_key: equal for runs whose fit reads the same: they share it.
+        score_key: equal for runs with the same fit, protocol and validation labels: they share their results.
+        reason: why it cannot run; "" where it can.
+        status: "ready", "not_applicable" (method and data do not fit), or "skipped" (data are missing).
+        keep: whether embeddings and diagnostics are stored.
+    """
+
+    run: Run
+    needs: Needs
+    fit_key: str
+    score_key: str
+    source_sha: str
+    spec: str
+    profile: str
+    keep: bool
+    status: str = "ready"
+    reason: str = ""
+
+
+def plan(spec: Spec, *, keep: str = "first") -> list[Cell]:
+    """The cells of a spec, seeds outermost, so that a half-done sweep is already a table over all methods.
+
+    Args:
+        spec: the grid.
+        keep: "first" stores embeddings of the first seed's runs, "all" of every run, "none" of no run.
+
+    Raises:
+        LookupError, ValueError: an unknown name, a parameter that does not exist, a value out of range.
+    """
+    _check(spec)
+    protocol = load_protocol(spec.protocol)
+    methods = {(d, m): _configured(spec, m, d) for d in spec.datasets for m in spec.methods}
+    datasets = {name: dataset_parameters(name, spec.settings_of(name)) for name in spec.datasets}
+    options = _noise_options(spec)
+    cells = []
+    for seed in spec.seeds:
+        for dataset, parameters in datasets.items():
+            for rate in _rates(spec):
+                noise_seed = seed if spec.noise_seed is None else spec.noise_seed
+                noise = Noise(spec.scheme, rate, noise_seed, options)
+                for name in spec.methods:
+                    method = methods[dataset, name]
+                    run = Run(
+                        dataset=dataset,
+                        dataset_parameters=parameters,
+                        noise=noise,
+                        method=name,
+                        implementation=method.info.name,
+                        parameters={key: getattr(method, key) for key in parameters_of(type(method))},
+                        seed=seed,
+                        protocol=protocol,
+                    )
+                    kept = keep == "all" or (keep == "first" and seed == spec.seeds[0])
+                    cells.append(make_cell(run, method, spec=spec.name, profile=spec.profile, keep=kept))
+    return cells
+
+
+def make_cell(run: Run, method: Method, *, spec: str = "", profile: str = "", keep: bool = False) -> Cell:
+    """The cell of one run, its keys computed from the data that it will read."""
+    needs = method.needs()
+    fixed: dict[str, Any] = {"source_sha": source_sha(type(method)), "spec": spec, "profile": profile, "keep": keep}
+    try:
+        dataset = cached_dataset(run.dataset, canonical(dict(run.dataset_parameters)))
+    except FileNotFoundError as error:
+        return Cell(run=run, needs=needs, fit_key="", score_key="", status="skipped", reason=str(error), **fixed)
+    if reason := _obstacle(method, needs, dataset):
+        return Cell(run=run, needs=needs, fit_key="", score_key="", status="not_applicable", reason=reason, **fixed)
+    fit_key = _fit_key(run, method, needs, dataset)
+    score_key = fingerprint([fit_key, run.protocol.name, run.protocol.sha, _valid_sha(run, dataset)])
+    return Cell(run=run, needs=needs, fit_key=fit_key, score_key=score_key, **fixed)
+
+
+@lru_cache(maxsize=4)
+def cached_dataset(name: str, parameters: str) -> Dataset:
+    """`load_dataset` with the parameters as canonical JSON, kept for the next runs of this process."""
+    return load_dataset(name, **json.loads(parameters))
+
+
+def corruption_of(run: Run, dataset: Dataset) -> Corruption:
+    """The training split under the run's noise."""
+    return _corruption(run.dataset, canonical(dict(run.dataset_parameters)), run.noise, "train")
+
+
+def valid_corruption(run: Run, dataset: Dataset) -> Corruption | None:
+    """The validation split as the protocol shows it: under noise, or None where it is clean."""
+    if run.protocol.valid_labels == "clean":
+        return None
+    return _corruption(run.dataset, canonical(dict(run.dataset_parameters)), run.noise, "valid")
+
+
+@lru_cache(maxsize=64)
+def _corruption(name: str, parameters: str, noise: Noise, part: str) -> Corruption:
+    dataset = cached_dataset(name, parameters)
+    split = dataset.train if part == "train" else dataset.valid
+    return corrupt(split, noise, family=dataset.family, part=part)
+
+
+def _fit_key(run: Run, method: Method, needs: Needs, dataset: Dataset) -> str:
+    """Hash of what the fit reads; the noise only where it touches something that the method reads."""
+    touched = {"clean", "labels" if SCHEMES[run.noise.scheme].kind == "label" else "pairs"}
+    parts = [
+        canonical([run.dataset, dict(run.dataset_parameters), split_sha(dataset.train)]),
+        canonical([run.implementation, method.info.version, dict(run.parameters), run.seed]),
+        corruption_of(run, dataset).noise_sha if needs & touched else None,
+    ]
+    return fingerprint(parts)
+
+
+def _valid_sha(run: Run, dataset: Dataset) -> str:
+    noisy = valid_corruption(run, dataset)
+    return split_sha(dataset.valid) if noisy is None else noisy.noise_sha
+
+
+def _obstacle(method: Method, needs: Needs, dataset: Dataset) -> str:
+    """Why the method cannot run on the dataset, or ""."""
+    modalities = dataset.train.modalities
+    limit = method.info.max_modalities
+    if limit is not None and len(modalities) > limit:
+        return f"{method.info.name} takes at most {limit} modalities, {dataset.name} has {len(modalities)}"
+    for need in sorted(needs & (FEATURES | {"labels"})):
+        if without := [m.name for m in modalities if getattr(m, need) is None]:
+            if need == "vectors" or len(without) == len(modalities):
+                return f"{method.info.name} reads {need}, which {dataset.name} has not for {', '.join(without)}"
+    if "pairs" in needs and dataset.train.pairs is None:
+        return f"{method.info.name} reads pairs, which {dataset.name} has not"
+    return ""
+
+
+def _configured(spec: Spec, name: str, dataset: str) -> Method:
+    """The method that `name` stands for in the spec, with its parameters on `dataset`."""
+    variant = dict(spec.variants.get(name, {"method": name}))
+    registered = str(variant.pop("method"))
+    parameters = {**spec.settings_of(registered, dataset), **variant}
+    if name != registered:
+        parameters |= spec.settings_of(name, dataset)
+    return build_method(registered, **parameters)
+
+
+def _noise_options(spec: Spec) -> dict[str, Any]:
+    """The settings of owner "noise", text turned into the type that the scheme declares; unknown ones are for Noise to refuse."""
+    declared = SCHEMES[spec.scheme].options
+    given = spec.settings_of("noise")
+    return {k: typed_value(f"noise.{k}", declared[k][0], v) if k in declared else v for k, v in given.items()}
+
+
+def _rates(spec: Spec) -> tuple[float, ...]:
+    if not spec.rates:
+        raise ValueError("at least one noise rate is needed, got none; give --rates")
+    return spec.rates
+
+
+def _check(spec: Spec) -> None:
+    """Raise where a name in the spec is unknown, or a setting's owner does not take part."""
+    if not spec.methods or not spec.datasets:
+        raise ValueError("a run needs methods and a dataset: give --methods and --dataset, or --spec")
+    for name in spec.implementations().values():
+        find_method(name)
+    for name in spec.datasets:
+        if name not in dataset_names():
+            raise closest("dataset", name, dataset_names())
+    if spec.scheme not in SCHEMES:
+        raise closest("noise scheme", spec.scheme, SCHEMES)
+    owners = {*spec.implementations(), *spec.datasets, "noise"}
+    for owner, name, value in spec.settings:
+        if owner not in owners:
+            raise closest("owner of a setting in this run", owner, owners)
+        if owner in spec.implementations():  # so that a wrong one is found even where a variant overrides it
+            registered = spec.implementations()[owner]
+            typed_parameters(registered, find_method(registered), {name: value})

@@ -1,0 +1,152 @@
+"""Names to classes: a name maps to a module, and importing the module registers what it defines.
+
+Built-ins map by file name, plug-ins by an entry-point group. Listing imports nothing; a name given twice is an error.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+from xmbench.method import Method, MethodInfo, Needs
+
+M = TypeVar("M", bound=type[Method])
+
+_METHODS: dict[str, type[Method]] = {}
+
+
+def register_method(
+    name: str,
+    *,
+    needs: set[str] | Callable[[Any], set[str]],
+    version: int = 1,
+    max_modalities: int | None = None,
+    retrieval: bool = True,
+    smoke: Mapping[str, Any] | None = None,
+) -> Callable[[M], M]:
+    """Class decorator that registers a method under `name`; see `MethodInfo` for the arguments."""
+
+    def decorate(cls: M) -> M:
+        if not is_dataclass(cls):
+            raise TypeError(f"{cls.__name__} must be a dataclass: put @dataclass(kw_only=True) below @register_method")
+        previous = _METHODS.get(name)
+        if previous is not None and previous.__module__ != cls.__module__:
+            raise ValueError(f"method {name!r} is defined twice, in {previous.__module__} and in {cls.__module__}")
+        declared: Needs | Callable[[Any], Needs] = needs if callable(needs) else frozenset(needs)  # type: ignore[assignment]
+        cls.info = MethodInfo(name, declared, version, max_modalities, retrieval, dict(smoke or {}))
+        _METHODS[name] = cls
+        return cls
+
+    return decorate
+
+
+@cache
+def modules(package: str, group: str) -> dict[str, str]:
+    """Name -> module of everything that `package` holds or the entry-point group `group` provides; imports nothing."""
+    spec = importlib.util.find_spec(package)
+    paths = list(spec.submodule_search_locations or []) if spec is not None else []
+    found = {m.name: f"{package}.{m.name}" for m in pkgutil.iter_modules(paths) if not m.name.startswith("_")}
+    for point in entry_points(group=group):
+        if point.name in found and found[point.name] != point.value:
+            raise ValueError(f"{point.name!r} is provided twice, by {found[point.name]} and by {point.value}; uninstall one")
+        found[point.name] = point.value
+    return dict(sorted(found.items()))
+
+
+def closest(kind: str, name: str, known: typing.Iterable[str]) -> LookupError:
+    """The error for an unknown name: what was asked for, and what comes closest."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return LookupError(f"no {kind} named {name!r}; {hint}")
+
+
+def method_names() -> list[str]:
+    """Names of all methods, built in and plugged in."""
+    return sorted(set(modules("baselines", "xmbench.methods")) | set(_METHODS))
+
+
+def find_method(name: str) -> type[Method]:
+    """The class of method `name`; LookupError with the closest name where there is none."""
+    if name not in _METHODS:
+        module = modules("baselines", "xmbench.methods").get(name)
+        if module is None:
+            raise closest("method", name, method_names())
+        importlib.import_module(module)
+        if name not in _METHODS:
+            raise LookupError(f"module {module!r} must register a method {name!r}: @register_method({name!r}, ...)")
+    return _METHODS[name]
+
+
+def build_method(name: str, **parameters: Any) -> Method:
+    """Method `name` with its hyper-parameters; ValueError for one that does not exist or has the wrong type."""
+    cls = find_method(name)
+    return cls(**typed_parameters(name, cls, parameters))
+
+
+def parameters_of(cls: type) -> dict[str, Any]:
+    """Parameter -> default of a dataclass."""
+    return {f.name: f.default if f.default is not MISSING else None for f in fields(cls)}
+
+
+def typed_parameters(owner: str, cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with every value turned into its field's type; text as on a command line is read as that type.
+
+    Raises:
+        ValueError: an unknown parameter (with the closest name), or a value of the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    known = parameters_of(cls)
+    typed = {}
+    for name, value in given.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+            hint = f"did you mean {owner}.{close[0]}?" if close else f"known: {', '.join(known) or 'none'}"
+            raise ValueError(f"{owner} has no parameter {name!r}; {hint}")
+        typed[name] = typed_value(f"{owner}.{name}", hints[name], value)
+    return typed
+
+
+def typed_value(where: str, kind: Any, value: Any) -> Any:
+    """`value` as `kind`: bool, int, float, str, a Literal, or one of these or None."""
+    options = typing.get_args(kind)
+    if typing.get_origin(kind) is typing.Literal:
+        if value in options:
+            return value
+        raise ValueError(f"{where} must be one of {', '.join(map(str, options))}, got {value!r}")
+    if typing.get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(typed_value(where, options[0], item) for item in items)
+    if isinstance(kind, types.UnionType):
+        if value is None or value == "none":
+            return None
+        kind = next(option for option in options if option is not type(None))
+    if isinstance(value, str) and kind is bool and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        if kind in (int, float) and isinstance(value, str):
+            return kind(value)
+    except ValueError:
+        raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}") from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}")
+    return value
+
+
+def source_sha(cls: type) -> str:
+    """Hash of the source file that defines `cls`, 16 hex digits: a run whose method's file changed is stale."""
+    path = getattr(sys.modules[cls.__module__], "__file__", None)
+    content = Path(path).read_bytes() if path is not None else cls.__qualname__.encode()
+    return hashlib.sha256(content).hexdigest()[:16]

@@ -1,0 +1,211 @@
+"""What to run: a spec from TOML or the command line, and the protocol it is measured by."""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from xmbench.metrics import METRICS
+from xmbench.registry import closest, parameters_of, typed_parameters
+from xmbench.types import fingerprint
+
+Setting = tuple[str, str, Any]
+
+
+def canonical(value: Any) -> str:
+    """The one JSON form of a value: sorted keys, no spaces, floats and integers apart."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How every run of a comparison is validated and measured; tables refuse to mix two of them.
+
+    Attributes:
+        valid_labels: clean, or as noisy as the training labels.
+        validate_every: epochs between validations.
+        validate_items: at most so many pairs are used to choose an epoch.
+        selection: what chooses it: auto is the mean MAP of all directions where there are labels, else rSum.
+        metrics: names in `xmbench.metrics.METRICS`.
+        no_relevant: a query without a relevant item is left out (skip) or counts as zero, as in the released MRL code.
+        dtype: of embeddings and similarities when measured.
+        threads: per run, where nothing else is asked for.
+    """
+
+    name: str
+    description: str = ""
+    valid_labels: Literal["clean", "noisy"] = "clean"
+    validate_every: int = 1
+    validate_items: int = 5000
+    selection: Literal["auto", "map", "rsum"] = "auto"
+    metrics: tuple[str, ...] = ("map",)
+    no_relevant: Literal["skip", "zero"] = "skip"
+    dtype: Literal["float32", "float64"] = "float32"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        for name in ("validate_every", "validate_items", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"protocol {self.name!r}: {name} must be 1 or more, got {getattr(self, name)}")
+        for metric in self.metrics:
+            if metric not in METRICS:
+                raise closest("metric", metric, METRICS)
+
+    @property
+    def sha(self) -> str:
+        """Hash of everything that it says, its name and description aside."""
+        content = {k: v for k, v in vars(self).items() if k not in ("name", "description")}
+        return fingerprint([canonical(content)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """A grid of runs.
+
+    Attributes:
+        name: of the spec, or "" for the command line.
+        methods: registered names, or names of `variants`.
+        datasets: dataset names.
+        scheme, rates: of the noise; an empty `rates` takes the scheme's own.
+        seeds: of method and noise.
+        noise_seed: fixes the noise's seed for all of them; None to follow `seeds`.
+        protocol: its name or file.
+        settings: (owner, parameter, value), later ones win; owner is a method, a dataset or "noise".
+        dataset_settings: dataset -> settings that hold there alone.
+        variants: name -> {"method": registered name, parameter: value}.
+        profile: name of the profile that is applied, or "".
+    """
+
+    name: str = ""
+    description: str = ""
+    methods: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    scheme: str = "symmetric"
+    rates: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    noise_seed: int | None = None
+    protocol: str = "default"
+    settings: tuple[Setting, ...] = ()
+    dataset_settings: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    profile: str = ""
+
+    def settings_of(self, owner: str, dataset: str = "") -> dict[str, Any]:
+        """Parameter -> value of everything set for `owner`, on `dataset`."""
+        chosen = (*self.settings, *self.dataset_settings.get(dataset, ()))
+        return {name: value for setting_owner, name, value in chosen if setting_owner == owner}
+
+    def with_profile(self, name: str) -> "Spec":
+        """This spec with a profile's method parameters below its own settings."""
+        content = _read("profile", name)
+        if extra := set(content) - {"description", "set"}:
+            raise ValueError(f"profile {name!r} must change method parameters only, got {', '.join(sorted(extra))}")
+        settings = tuple(s for s in parse_settings(content.get("set", {})) if s[0] in self.implementations())
+        return replace(self, settings=(*settings, *self.settings), profile=name)
+
+    def implementations(self) -> dict[str, str]:
+        """Registered name (and name of a variant) -> registered name, for all methods of the spec."""
+        named = {name: str(self.variants[name]["method"]) if name in self.variants else name for name in self.methods}
+        return {**{registered: registered for registered in named.values()}, **named}
+
+
+def parse_settings(table: Mapping[str, Any]) -> tuple[Setting, ...]:
+    """Settings out of {"owner.parameter": value}; a nested table {owner: {parameter: value}} is the same.
+
+    >>> parse_settings({"mrl.beta": 0.5, "ce": {"epochs": 3}})
+    (('mrl', 'beta', 0.5), ('ce', 'epochs', 3))
+    """
+    settings: list[Setting] = []
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            settings += [(key, name, inner) for name, inner in value.items()]
+            continue
+        owner, dot, name = key.partition(".")
+        if not (owner and dot and name):
+            raise ValueError(f"a setting must read OWNER.PARAM=VALUE, got {key!r}; owner is a method, a dataset or noise")
+        settings.append((owner, name, value))
+    return tuple(settings)
+
+
+def load_spec(name: str) -> Spec:
+    """The spec `name`, shipped with the package or a file.
+
+    Raises:
+        LookupError: neither.
+        ValueError: not TOML, an unknown key, or a value of the wrong kind.
+    """
+    content = _read("spec", name)
+    if "methods" not in content:
+        raise ValueError(f"spec {name!r} must name methods; it is a profile: use it as --profile {name}")
+    noise = content.pop("noise", {})
+    known = {"description", "methods", "datasets", "seeds", "noise_seed", "protocol", "set", "dataset", "variants"}
+    for key in content:
+        if key not in known:
+            raise closest(f"key of spec {name!r}", key, known)
+    if unknown := set(noise) - {"scheme", "rates"}:
+        raise closest(f"key of [noise] in spec {name!r}", min(unknown), {"scheme", "rates"})
+    defaults = parameters_of(Spec)
+    return Spec(
+        name=Path(name).stem,
+        description=content.get("description", ""),
+        methods=tuple(content["methods"]),
+        datasets=tuple(content.get("datasets", ())),
+        scheme=noise.get("scheme", defaults["scheme"]),
+        rates=tuple(float(rate) for rate in noise.get("rates", defaults["rates"])),
+        seeds=seed_list(content.get("seeds", defaults["seeds"])),
+        noise_seed=content.get("noise_seed"),
+        protocol=content.get("protocol", defaults["protocol"]),
+        settings=parse_settings(content.get("set", {})),
+        dataset_settings={key: parse_settings(table.get("set", {})) for key, table in content.get("dataset", {}).items()},
+        variants=content.get("variants", {}),
+    )
+
+
+def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    """Seeds from a count (3 is 0, 1, 2) or a list.
+
+    >>> seed_list(2), seed_list([5, 7])
+    ((0, 1), (5, 7))
+    """
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
+    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+        raise ValueError(f"seeds must be a count of 1 or more, or different numbers of 0 or more, got {seeds!r}")
+    return chosen
+
+
+def load_protocol(name: str) -> Protocol:
+    """The protocol `name`, shipped with the package or a file; errors as `load_spec`."""
+    content = _read("protocol", name)
+    if "metrics" in content:
+        content["metrics"] = tuple(content["metrics"])
+    return Protocol(name=Path(name).stem, **typed_parameters("protocol", Protocol, content))
+
+
+def shipped(kind: str) -> list[str]:
+    """Names of the specs (with profiles) or protocols that the package holds."""
+    return sorted(item.name[:-5] for item in (files("xmbench") / f"{kind}s").iterdir() if item.name.endswith(".toml"))
+
+
+def describe(kind: str, name: str) -> dict[str, Any]:
+    """The content of a shipped or own spec, profile or protocol."""
+    return _read(kind, name)
+
+
+def _read(kind: str, name: str) -> dict[str, Any]:
+    folder = "protocol" if kind == "protocol" else "spec"
+    path = Path(name)
+    if path.suffix == ".toml":
+        if not path.exists():
+            raise LookupError(f"no file {name!r} for a {kind}; shipped: {', '.join(shipped(folder))}")
+        text = path.read_text("utf-8")
+    elif name in shipped(folder):
+        text = (files("xmbench") / f"{folder}s" / f"{name}.toml").read_text("utf-8")
+    else:
+        raise closest(kind, name, shipped(folder))
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{kind} {name!r} is not TOML: {error}") from None

@@ -1,0 +1,199 @@
+"""Results on disk: one parquet file of rows and one npz of arrays per run, written whole or not at all; read as one table."""
+
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from xmbench.types import Array
+
+SCHEMA_VERSION = 1
+
+_TEXT = (
+    "run_id fit_key score_key status error dataset dataset_params features noise_scheme noise_sha noise_options method "
+    "implementation method_version source_sha params protocol protocol_sha valid_labels tuning trial spec profile split fold "
+    "network selection direction metric device git_commit versions started"
+).split()
+_WHOLE = "noise_seed seed epoch n_queries n_networks threads schema_version".split()
+_REAL = "noise_rate realised_rate value chance fit_seconds eval_seconds cpu_seconds peak_rss".split()
+_ORDER = (
+    "run_id fit_key score_key status error dataset dataset_params features noise_scheme noise_rate noise_seed realised_rate "
+    "noise_sha noise_options method implementation method_version source_sha params seed protocol protocol_sha valid_labels "
+    "tuning trial spec profile split fold network selection epoch direction metric value chance n_queries n_networks oracle "
+    "fit_seconds eval_seconds cpu_seconds peak_rss device threads git_commit versions started schema_version"
+).split()
+
+COLUMNS: dict[str, pa.DataType] = {
+    name: pa.string() if name in _TEXT else pa.int64() if name in _WHOLE else pa.float64() if name in _REAL else pa.bool_()
+    for name in _ORDER
+}
+"""Column -> type of a row; one row per run, split, network, selection, direction and metric."""
+
+_SCHEMA = pa.schema(list(COLUMNS.items()))
+_LOG = logging.getLogger("xmbench")
+
+
+class StoreError(OSError):
+    """A store that cannot be used: not writable, or written by a newer xmbench."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run in the store, in short."""
+
+    run_id: str
+    status: str
+    score_key: str
+    source_sha: str
+    fit_seconds: float
+    method: str
+    dataset: str
+    params: str
+    dataset_params: str
+
+
+class Store:
+    """A folder of results, or one parquet file of them.
+
+    Args:
+        path: the folder, made when first written to; or a parquet file, to read from.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def rows(self) -> pd.DataFrame:
+        """All rows as one tidy frame with the columns `COLUMNS`; empty where there is no run.
+
+        A file that cannot be read is set aside under the name `*.damaged`, and its run counts as not done.
+        """
+        tables = [table for path in self._files() if (table := self._read(path)) is not None]
+        table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+
+    def finished(self) -> dict[str, Finished]:
+        """Run id -> summary of every run whose rows and arrays are whole."""
+        frame = self.rows().drop_duplicates("run_id")
+        columns = [field for field in Finished.__dataclass_fields__]
+        runs = {row["run_id"]: Finished(**row) for row in frame[columns].to_dict("records")}
+        return {run_id: run for run_id, run in runs.items() if self._arrays_whole(run_id)}
+
+    def run(self, run_id: str) -> pd.DataFrame:
+        """The rows of one run."""
+        table = self._read(self.path / f"{run_id}.parquet")
+        frame: pd.DataFrame = (table if table is not None else _SCHEMA.empty_table()).to_pandas()
+        return frame
+
+    def arrays(self, run_id: str) -> dict[str, Array]:
+        """The arrays of one run by name; empty where none are stored."""
+        path = self._folder() / f"{run_id}.npz"
+        if not path.exists():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                return {name: data[name] for name in data.files}
+        except (OSError, ValueError, zipfile.BadZipFile) as error:
+            self._set_aside(path, error)
+            return {}
+
+    def write(self, rows: list[dict[str, Any]], arrays: Mapping[str, Array]) -> None:
+        """Write one run: its arrays first, its rows last; a run whose rows exist is done.
+
+        Raises:
+            OSError: the disk is full or the folder not writable; nothing half-written is left.
+        """
+        run_id = rows[0]["run_id"]
+        self.path.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist([{"schema_version": SCHEMA_VERSION, **row} for row in rows], schema=_SCHEMA)
+        if arrays:
+            _atomic(self.path / f"{run_id}.npz", lambda file: np.savez_compressed(file, **dict(arrays)))  # type: ignore[arg-type]
+        _atomic(self.path / f"{run_id}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
+
+    def check_writable(self) -> None:
+        """Raise StoreError where results could not be written."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / f".writable-{os.getpid()}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"store {self.path} must be a writable folder ({reason}); choose another with --store") from None
+
+    def checkpoint(self, fit_key: str) -> Path:
+        """Where an unfinished fit keeps its last epoch."""
+        folder = self.path / "checkpoints"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{fit_key}.pt"
+
+    def _folder(self) -> Path:
+        return self.path.parent if self.path.is_file() else self.path
+
+    def _files(self) -> list[Path]:
+        return [self.path] if self.path.is_file() else sorted(self.path.glob("*.parquet"))
+
+    def _read(self, path: Path) -> pa.Table | None:
+        if not path.exists():
+            return None
+        try:
+            table = pq.ParquetFile(path).read()
+            newest = max(table["schema_version"].to_pylist(), default=0)
+        except (OSError, pa.ArrowException, KeyError) as error:
+            self._set_aside(path, error)
+            return None
+        if newest > SCHEMA_VERSION:
+            raise StoreError(
+                f"{path} was written by a newer xmbench (schema {newest}, this one reads up to {SCHEMA_VERSION}); update xmbench"
+            )
+        return table.select(_ORDER).cast(_SCHEMA)
+
+    def _arrays_whole(self, run_id: str) -> bool:
+        path = self._folder() / f"{run_id}.npz"
+        if not path.exists():
+            return True
+        try:
+            with zipfile.ZipFile(path) as file:
+                broken = file.testzip()
+        except (OSError, zipfile.BadZipFile) as error:
+            self._set_aside(path, error)
+            return False
+        if broken is not None:
+            self._set_aside(path, ValueError(f"array {broken} is damaged"))
+        return broken is None
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        """Rename a file that cannot be read, so that its run is done again."""
+        aside = path.with_name(path.name + ".damaged")
+        try:
+            path.replace(aside)
+            _LOG.warning("%s is damaged (%s); set aside as %s, its run counts as not done", path, error, aside.name)
+        except OSError:
+            _LOG.warning("%s is damaged (%s) and could not be set aside; its run counts as not done", path, error)
+
+
+def _atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
+    """Write a file under a temporary name, to the disk, and rename it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_results(path: str | Path = "results") -> pd.DataFrame:
+    """All rows of a store, a folder or one parquet file, as one tidy frame; see `COLUMNS`."""
+    return Store(path).rows()

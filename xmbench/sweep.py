@@ -1,0 +1,158 @@
+"""Run many cells: what is missing, in parallel through joblib, with progress; a stop loses nothing that is finished."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from xmbench.plan import Cell
+from xmbench.run import Settings, estimate_seconds, execute, failure_row
+from xmbench.spec import canonical
+from xmbench.store import Finished, Store
+
+
+@dataclass(frozen=True)
+class Todo:
+    """What a sweep has to do.
+
+    Attributes:
+        cells: all planned.
+        done: of these, finished in the store before.
+        impossible: not applicable or skipped.
+        groups: cells to run, those that share a fit together.
+        shared: how many runs cost nothing, since another one has the same fit.
+    """
+
+    cells: list[Cell]
+    done: list[Cell]
+    impossible: list[Cell]
+    groups: list[list[Cell]]
+    shared: int
+
+
+@dataclass
+class Outcome:
+    """How a sweep ended: status -> number of runs, and whether it was interrupted."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -> Todo:
+    """Sort cells into finished, impossible and missing ones.
+
+    Failed runs count as missing. A run whose method's source file has changed is stale: it is run again where the method
+    is not built in, or where `rerun` holds "stale".
+    """
+    stored = store.finished()
+    possible = [cell for cell in cells if cell.status == "ready"]
+    done = [cell for cell in possible if _is_done(cell, stored.get(cell.run.run_id), rerun)]
+    missing = [cell for cell in possible if cell not in done]
+    groups: dict[str, list[Cell]] = {}
+    for cell in missing:
+        groups.setdefault(cell.fit_key, []).append(cell)
+    known = {run.score_key for run in stored.values() if run.status == "ok"} if not rerun else set()
+    fits = sum(any(cell.score_key not in known for cell in group) for group in groups.values())
+    impossible = [cell for cell in cells if cell.status != "ready"]
+    return Todo(cells, done, impossible, list(groups.values()), len(missing) - fits)
+
+
+def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
+    if run is None or run.status != "ok":
+        return False
+    stale = run.source_sha != cell.source_sha
+    return not (stale and ("stale" in rerun or _is_plugin(cell)))
+
+
+def _is_plugin(cell: Cell) -> bool:
+    from xmbench.registry import find_method
+
+    return not find_method(cell.run.implementation).__module__.startswith("baselines.")
+
+
+def estimate(work: Todo, store: Store, settings: Settings, jobs: int) -> float:
+    """About how many seconds the sweep will take: by earlier runs of the store, else by timing three batches."""
+    earlier: dict[tuple[str, ...], float] = {}
+    for run in store.finished().values():
+        if run.status == "ok":
+            earlier[run.dataset, run.dataset_params, run.params] = run.fit_seconds
+    total = 0.0
+    for group in work.groups:
+        run = group[0].run
+        key = (run.dataset, canonical(dict(run.dataset_parameters)), canonical(dict(run.parameters)))
+        if key not in earlier:
+            earlier[key] = estimate_seconds(group[0], settings)
+        total += earlier[key]
+    return total / max(1, min(jobs, len(work.groups)))
+
+
+def default_jobs(threads: int) -> int:
+    """Runs at a time that use every core."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // threads)
+
+
+def sweep(
+    work: Todo,
+    store: Store,
+    settings: Settings,
+    *,
+    jobs: int = 1,
+    rerun: frozenset[str] = frozenset(),
+    progress: Callable[[str, str, Cell], None] = lambda run_id, status, cell: None,
+) -> Outcome:
+    """Run what is missing.
+
+    Args:
+        work: from `todo`.
+        store: where results go; every finished run is there at once.
+        settings: of execution.
+        jobs: runs at a time, each in a process of its own; 1 runs in this process.
+        rerun: as for `todo`.
+        progress: called with run id, status and cell after every run.
+    """
+    outcome = Outcome()
+    by_id = {cell.run.run_id: cell for cell in work.cells}
+    for cell in work.impossible:
+        store.write([failure_row(cell, cell.status, cell.reason)], {})
+        _count(outcome, cell.status)
+    try:
+        for finished in _executed(work.groups, store, settings, jobs, bool(rerun)):
+            for run_id, status in finished:
+                _count(outcome, status)
+                progress(run_id, status, by_id[run_id])
+    except KeyboardInterrupt:
+        _stop_workers()
+        outcome.interrupted = True
+    return outcome
+
+
+def _count(outcome: Outcome, status: str) -> None:
+    outcome.counts[status] = outcome.counts.get(status, 0) + 1
+
+
+def _executed(
+    groups: Sequence[list[Cell]], store: Store, settings: Settings, jobs: int, rerun: bool
+) -> Iterator[list[tuple[str, str]]]:
+    if jobs == 1:
+        for group in groups:
+            yield execute(group, store, settings, rerun=rerun)
+        return
+    from joblib import Parallel, delayed
+
+    parallel: Any = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
+    yield from parallel(delayed(_in_worker)(group, store, settings, rerun) for group in groups)
+
+
+def _in_worker(group: list[Cell], store: Store, settings: Settings, rerun: bool) -> list[tuple[str, str]]:
+    """`execute` in a worker process, which leaves Ctrl-C to the main process."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return execute(group, store, settings, rerun=rerun)
+
+
+def _stop_workers() -> None:
+    from joblib.externals.loky import get_reusable_executor
+
+    get_reusable_executor().shutdown(wait=False, kill_workers=True)
