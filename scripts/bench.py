@@ -7,6 +7,7 @@ them; figures are the median [min-max] over the turns, and ratios are ratios of 
 before they are timed: a wrong answer ends the run.
 """
 
+# ruff: noqa: E402
 import os
 
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
@@ -372,7 +373,7 @@ def check_mrl(train: PairedSet, labels: list[Tensor]) -> None:
     embeddings = [method.nets_(m.name, torch.from_numpy(np.asarray(m.vectors))) for m in train.modalities]
     ours = method.loss(torch.stack(embeddings), list(labels))
     plain = plain_mrl_loss(embeddings, labels, named["prototypes"])
-    require(abs(float(ours - plain)) < 1e-5, f"MRL's loss is {float(ours):.6f}, in the plain loop {float(plain):.6f}")
+    require((ours - plain).abs().item() < 1e-5, f"MRL's loss is {ours.item():.6f}, in the plain loop {plain.item():.6f}")
     gradients = [torch.autograd.grad(loss, list(named.values()), retain_graph=True) for loss in (ours, plain)]
     for name, g, wanted in zip(named, *gradients, strict=True):
         error = float((g - wanted).abs().max() / wanted.abs().max())

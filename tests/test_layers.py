@@ -12,7 +12,7 @@ LAYERS = (
     {"types", "__version__"},
     {"method", "registry", "noise", "metrics", "device", "datasets", "published"},
     {"spec", "plan", "store", "evaluate"},
-    {"run", "sweep", "check", "report"},
+    {"run", "sweep", "check", "report", "catalogue", "progress"},
     {"cli"},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

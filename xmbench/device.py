@@ -35,7 +35,8 @@ def fast_matmul() -> str:
     """
     import torch
 
-    matmul: Any = torch.backends.mkldnn.matmul
+    backends: Any = torch.backends
+    matmul = backends.mkldnn.matmul
     before = matmul.fp32_precision
     matmul.fp32_precision = "bf16"
     error = _product_error()
@@ -69,22 +70,37 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 @cache
+def _c_library() -> Any:
+    """glibc, or None where there is another C library."""
+    import ctypes
+
+    try:
+        library = ctypes.CDLL("libc.so.6")
+        return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
+    except OSError:
+        return None
+
+
 def keep_freed_memory() -> None:
     """Let the C library keep what tensors free: a training step then reuses its gradients' memory, without page faults.
 
     glibc gives blocks above 32 MB back to the kernel at once, so that every step of a wide network pays for 64 MB gradients
-    again: a fifth of an MRL step. Process-wide; other C libraries are left as they are.
+    again: a fifth of an MRL step. Process-wide, until `return_freed_memory` is called; other C libraries are left as they are.
     """
-    import ctypes
-
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # malloc.h
-    try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(mmap_max, 0)
-    mallopt(trim_threshold, 2**31 - 1)
-    mallopt(top_pad, 2**28)
+    if (library := _c_library()) is not None:
+        library.mallopt(mmap_max, 0)
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(top_pad, 2**28)
+
+
+def return_freed_memory() -> None:
+    """Give what has been freed and kept back to the kernel, at the end of a run."""
+    import gc
+
+    gc.collect()
+    if (library := _c_library()) is not None:
+        library.malloc_trim(0)
 
 
 def limit_threads(threads: int) -> None:

@@ -204,7 +204,7 @@ class Relevance:
 
 
 def _chance(metric: str, n_relevant: Array, n_gallery: int) -> float:
-    """The metric's expectation for a random ranking, averaged over the queries with a relevant item; NaN where none is known."""
+    """The metric's expectation for a random ranking, averaged over the queries with a relevant item; NaN where unknown."""
     counted = n_relevant[n_relevant > 0]
     if not len(counted) or not (metric == "map" or metric.startswith("r@")):
         return math.nan

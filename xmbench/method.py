@@ -83,7 +83,7 @@ class Method(ABC):
 def unit_rows(values: Array) -> Array:
     """Rows (n, d) scaled to length one; rows of zeros stay as they are."""
     norms = np.linalg.norm(values, axis=1, keepdims=True)
-    return values / np.maximum(norms, np.finfo(values.dtype).tiny)
+    return np.asarray(values / np.maximum(norms, np.finfo(values.dtype).tiny))
 
 
 def check_positive(method: Any, *names: str) -> None:
@@ -271,7 +271,7 @@ class FitContext:
         """
         row = {"epoch": float(self.epoch), "loss": float(loss), "selectable": float(selectable)}
         if self._stage_end == 0 or (self.epoch + 1) % self._validate_every == 0:
-            with _undisturbed(self._state):
+            with _Undisturbed(self._state):
                 scores = self._validate() if self._validate is not None else {}
                 row |= self._observe() if self._observe is not None else {}
             row |= {f"valid/{key}": value for key, value in scores.items()}
@@ -383,7 +383,7 @@ def _load(path: Path) -> dict[str, Any] | None:
         return None
 
 
-class _undisturbed:
+class _Undisturbed:
     """Leave the modes of all modules and torch's generator as they were, whatever runs inside."""
 
     def __init__(self, state: Mapping[str, Any]) -> None:

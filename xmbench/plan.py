@@ -166,9 +166,9 @@ def _obstacle(method: Method, needs: Needs, dataset: Dataset) -> str:
     if limit is not None and len(modalities) > limit:
         return f"{method.info.name} takes at most {limit} modalities, {dataset.name} has {len(modalities)}"
     for need in sorted(needs & (FEATURES | {"labels"})):
-        if without := [m.name for m in modalities if getattr(m, need) is None]:
-            if need == "vectors" or len(without) == len(modalities):
-                return f"{method.info.name} reads {need}, which {dataset.name} has not for {', '.join(without)}"
+        without = [m.name for m in modalities if getattr(m, need) is None]
+        if without and (need == "vectors" or len(without) == len(modalities)):
+            return f"{method.info.name} reads {need}, which {dataset.name} has not for {', '.join(without)}"
     if "pairs" in needs and dataset.train.pairs is None:
         return f"{method.info.name} reads pairs, which {dataset.name} has not"
     return ""
@@ -185,7 +185,7 @@ def _configured(spec: Spec, name: str, dataset: str) -> Method:
 
 
 def _noise_options(spec: Spec) -> dict[str, Any]:
-    """The settings of owner "noise", text turned into the type that the scheme declares; unknown ones are for Noise to refuse."""
+    """The settings of owner "noise", text turned into the type that the scheme declares; `Noise` refuses unknown ones."""
     declared = SCHEMES[spec.scheme].options
     given = spec.settings_of("noise")
     return {k: typed_value(f"noise.{k}", declared[k][0], v) if k in declared else v for k, v in given.items()}

@@ -42,7 +42,7 @@ def register_method(
         previous = _METHODS.get(name)
         if previous is not None and previous.__module__ != cls.__module__:
             raise ValueError(f"method {name!r} is defined twice, in {previous.__module__} and in {cls.__module__}")
-        declared: Needs | Callable[[Any], Needs] = needs if callable(needs) else frozenset(needs)  # type: ignore[assignment]
+        declared: Needs | Callable[[Any], Needs] = needs if callable(needs) else frozenset(needs)
         cls.info = MethodInfo(name, declared, version, max_modalities, retrieval, dict(smoke or {}))
         _METHODS[name] = cls
         return cls

@@ -6,6 +6,7 @@ import subprocess
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -383,10 +384,8 @@ def versions() -> str:
 
 def _reset_peak_rss() -> None:
     """Let the kernel count the peak memory of this process anew, where it can."""
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def _peak_rss() -> float:

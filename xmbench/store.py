@@ -1,5 +1,6 @@
 """Results on disk: one parquet file of rows and one npz of arrays per run, written whole or not at all; read as one table."""
 
+import ast
 import logging
 import os
 import zipfile
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from xmbench.registry import closest
 from xmbench.types import Array
 
 SCHEMA_VERSION = 1
@@ -83,8 +85,8 @@ class Store:
     def finished(self) -> dict[str, Finished]:
         """Run id -> summary of every run whose rows and arrays are whole."""
         frame = self.rows().drop_duplicates("run_id")
-        columns = [field for field in Finished.__dataclass_fields__]
-        runs = {row["run_id"]: Finished(**row) for row in frame[columns].to_dict("records")}
+        records = frame[list(Finished.__dataclass_fields__)].itertuples(index=False, name=None)
+        runs = {run.run_id: run for run in (Finished(*record) for record in records)}
         return {run_id: run for run_id, run in runs.items() if self._arrays_whole(run_id)}
 
     def run(self, run_id: str) -> pd.DataFrame:
@@ -152,7 +154,7 @@ class Store:
             return None
         if newest > SCHEMA_VERSION:
             raise StoreError(
-                f"{path} was written by a newer xmbench (schema {newest}, this one reads up to {SCHEMA_VERSION}); update xmbench"
+                f"{path} was written by a newer xmbench (schema {newest}, this one reads {SCHEMA_VERSION}); update xmbench"
             )
         return table.select(_ORDER).cast(_SCHEMA)
 
@@ -192,6 +194,38 @@ def _atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+_QUERY_NODES = (
+    ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Invert, ast.USub, ast.BinOp, ast.BitAnd, ast.BitOr,
+    ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.In, ast.NotIn, ast.Name, ast.Load, ast.Constant,
+    ast.List, ast.Tuple,
+)  # fmt: skip
+
+
+def where_rows(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
+    """The rows for which `where` holds: pandas query syntax over columns and constants, without function calls.
+
+    Raises:
+        ValueError: another syntax, or a name that is no column.
+    """
+    if where is None:
+        return rows
+    try:
+        nodes = list(ast.walk(ast.parse(where, mode="eval")))
+    except SyntaxError as error:
+        raise ValueError(
+            f"--where must be an expression such as 'method == \"mrl\" and noise_rate >= 0.4', got {where!r} ({error.msg})"
+        ) from None
+    for node in nodes:
+        if not isinstance(node, _QUERY_NODES):
+            raise ValueError(f"--where may compare columns with constants, nothing else, got {ast.unparse(node)!r}")
+        if isinstance(node, ast.Name) and node.id not in rows.columns:
+            raise closest("column", node.id, rows.columns)
+    try:
+        return rows.query(where, engine="python")
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--where {where!r} cannot be evaluated: {error}") from None
 
 
 def load_results(path: str | Path = "results") -> pd.DataFrame:

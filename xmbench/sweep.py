@@ -70,20 +70,16 @@ def _is_plugin(cell: Cell) -> bool:
     return not find_method(cell.run.implementation).__module__.startswith("baselines.")
 
 
-def estimate(work: Todo, store: Store, settings: Settings, jobs: int) -> float:
-    """About how many seconds the sweep will take: by earlier runs of the store, else by timing three batches."""
-    earlier: dict[tuple[str, ...], float] = {}
-    for run in store.finished().values():
-        if run.status == "ok":
-            earlier[run.dataset, run.dataset_params, run.params] = run.fit_seconds
-    total = 0.0
-    for group in work.groups:
-        run = group[0].run
-        key = (run.dataset, canonical(dict(run.dataset_parameters)), canonical(dict(run.parameters)))
+def estimate(work: Todo, store: Store, settings: Settings) -> dict[str, float]:
+    """Fit key -> about how many seconds it will take: by earlier runs of the store, else by timing three batches."""
+    earlier = {(r.dataset, r.dataset_params, r.params): r.fit_seconds for r in store.finished().values() if r.status == "ok"}
+    seconds = {}
+    for cell, *_ in work.groups:
+        key = (cell.run.dataset, canonical(dict(cell.run.dataset_parameters)), canonical(dict(cell.run.parameters)))
         if key not in earlier:
-            earlier[key] = estimate_seconds(group[0], settings)
-        total += earlier[key]
-    return total / max(1, min(jobs, len(work.groups)))
+            earlier[key] = estimate_seconds(cell, settings)
+        seconds[cell.fit_key] = earlier[key]
+    return seconds
 
 
 def default_jobs(threads: int) -> int:
@@ -148,8 +144,13 @@ def _in_worker(group: list[Cell], store: Store, settings: Settings, rerun: bool)
     """`execute` in a worker process, which leaves Ctrl-C to the main process."""
     import signal
 
+    from xmbench.device import return_freed_memory
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return execute(group, store, settings, rerun=rerun)
+    try:
+        return execute(group, store, settings, rerun=rerun)
+    finally:
+        return_freed_memory()
 
 
 def _stop_workers() -> None:

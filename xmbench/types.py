@@ -107,7 +107,7 @@ class Modality:
 
     def take(self, rows: Array) -> "Modality":
         """The items `rows` of this modality."""
-        parts = {k: v.take(rows) if isinstance(v, Rows) else v[rows] for k, v in self._per_item().items()}
+        parts: dict[str, Any] = {k: v.take(rows) if isinstance(v, Rows) else v[rows] for k, v in self._per_item().items()}
         return replace(self, **parts)
 
     def only(self, needs: frozenset[str]) -> "Modality":
@@ -236,7 +236,7 @@ def one_hot(labels: Array, n_classes: int) -> NDArray[np.bool_]:
     labels = np.asarray(labels)
     if labels.size and (labels.min() < -1 or labels.max() >= n_classes):
         raise ValueError(f"labels must lie in 0..{n_classes - 1} (-1: unlabelled), got {labels.min()}..{labels.max()}")
-    return labels[:, None] == np.arange(n_classes)
+    return np.asarray(labels[:, None] == np.arange(n_classes))
 
 
 def class_numbers(labels: Array) -> NDArray[np.int64]:

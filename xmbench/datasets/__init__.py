@@ -3,11 +3,11 @@
 import importlib
 from typing import Any, Protocol, cast
 
-from xmbench.datasets._files import MissingDataError
+from xmbench.datasets._files import MissingDataError, is_ready
 from xmbench.registry import closest, modules, parameters_of, typed_parameters
 from xmbench.types import Card, Dataset, check_split
 
-__all__ = ["MissingDataError", "dataset_card", "dataset_names", "dataset_parameters", "load_dataset"]
+__all__ = ["MissingDataError", "dataset_card", "dataset_names", "dataset_parameters", "is_ready", "load_dataset"]
 
 
 class DatasetModule(Protocol):

@@ -62,7 +62,7 @@ def _verified(path: Path, sha256: str) -> Path:
         got = file_sha256(path)
         if got != sha256:
             raise MissingDataError(
-                f"{path} is damaged or another version: its sha256 must be {sha256[:12]}..., got {got[:12]}...; delete or replace it"
+                f"{path} is damaged or of another version: sha256 must be {sha256[:12]}..., got {got[:12]}...; replace it"
             )
         _VERIFIED.add(key)
     return path

@@ -91,4 +91,5 @@ def _rendered(latent: Array, parameters: Parameters, name: str, rng: np.random.G
     width = 64 - 16 * _NAMES.index(name) // 2
     layer = stream("synthetic", parameters.seed, "layer", name)
     first, second = layer.standard_normal((k, 64)) / np.sqrt(k), layer.standard_normal((64, width)) / 8
-    return (np.tanh((latent + parameters.noise * rng.standard_normal((n, k))) @ first) @ second).astype(np.float32)
+    rendered: Array = np.tanh((latent + parameters.noise * rng.standard_normal((n, k))) @ first) @ second
+    return rendered.astype(np.float32)

@@ -1,0 +1,429 @@
+"""The contract that every registered method keeps, on planted data with its own smoke setting; and each method by hand."""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cross_decomposition import CCA as ReferenceCCA
+
+from baselines import ce, mrl
+from xmbench import FitContext, Noise, build_method, corrupt, load_dataset, method_names, unit_rows
+from xmbench.evaluate import embed_split, measure
+from xmbench.method import data_fingerprint, state_bytes
+from xmbench.registry import find_method, parameters_of
+from xmbench.run import fit_method
+from xmbench.spec import load_protocol
+
+RATES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+METHODS = method_names()
+ITERATIVE = [name for name in METHODS if "epochs" in parameters_of(find_method(name))]
+TERMS = [(mrl, "mrl", "robust_clustering"), (mrl, "mrl", "multimodal_contrastive"), (ce, "ce", "cross_entropy")]
+
+
+@cache
+def data(**parameters):
+    return load_dataset("synthetic", **parameters)
+
+
+def smoke(name, **parameters):
+    return build_method(name, **{**find_method(name).info.smoke, **parameters})
+
+
+def noisy(split, rate, seed=0):
+    return corrupt(split, Noise("symmetric", rate, seed), family="synthetic").train
+
+
+def fitted(name, train, context=None, **parameters):
+    method = smoke(name, **parameters)
+    fit_method(method, train, context or FitContext())
+    return method
+
+
+@cache
+def clean_fit(name):
+    """The method fitted on the clean training split: made once for all tests that only look at it."""
+    return fitted(name, data().train)
+
+
+def networks(method, modality):
+    """Embedding values of each network."""
+    made = method.embed(replace(modality, labels=None, item_ids=None))
+    return [embedding.values for embedding in (made if isinstance(made, list) else [made])]
+
+
+def embedded(method, split):
+    """All embeddings of a split as one list of arrays."""
+    return [values for modality in split.modalities for values in networks(method, modality)]
+
+
+def assert_same_bits(first, second, split):
+    pairs = list(zip(embedded(first, split), embedded(second, split), strict=True))
+    assert all(np.array_equal(a, b) for a, b in pairs)
+
+
+def scores(method, split):
+    """MAP of every direction, their mean as "mean"."""
+    measured = measure(method, split, embed_split(method, split, "float32", 0), load_protocol("default"), curves=False)
+    return {m.direction: (m.value, m.chance) for m in measured.measures if (m.metric, m.network) == ("map", "mean")}
+
+
+# The contract
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_same_seed_same_embedding_and_inputs_unchanged(name):
+    train = data().train
+    before = data_fingerprint(train)
+    again = fitted(name, train)
+    assert data_fingerprint(train) == before
+    assert_same_bits(again, clean_fit(name), data().tests["test"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_items_are_embedded_and_compared_one_by_one(name):
+    method, (first, second) = clean_fit(name), data().tests["test"].modalities
+    rows, columns = np.array([7, 3, 150]), np.array([0, 42])
+    for modality in (first, second):
+        for whole, part in zip(networks(method, modality), networks(method, modality.take(rows)), strict=True):
+            assert np.isfinite(whole).all()
+            assert len(whole) == len(modality)
+            np.testing.assert_allclose(part, whole[rows], rtol=1e-4, atol=1e-5)
+    x, y = (method.embed(modality) for modality in (first, second))
+    x, y = (x[0], y[0]) if isinstance(x, list) else (x, y)
+    whole = method.similarity(x, y)
+    assert np.isfinite(whole).all()
+    assert whole.shape == (len(first), len(second))
+    np.testing.assert_allclose(method.similarity(x.take(rows), y.take(columns)), whole[np.ix_(rows, columns)], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_beats_chance_on_clean_data(name):
+    if not find_method(name).info.retrieval:
+        pytest.skip(f"{name} has no common space")
+    for value, chance in scores(clean_fit(name), data().tests["test"]).values():
+        assert value > chance + 0.05
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_runs_at_every_rate(name):
+    for rate in RATES:
+        train = noisy(data(train=120).train, rate)
+        assert all(np.isfinite(values).all() for values in embedded(fitted(name, train), data().valid))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_takes_as_many_modalities_as_it_says(name):
+    most = find_method(name).info.max_modalities or 3
+    split = data(modalities=most)
+    method = fitted(name, split.train)
+    assert [len(networks(method, m)[0]) for m in split.tests["test"].modalities] == [200] * most
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_unknown_hyper_parameter_raises(name):
+    with pytest.raises(ValueError, match=f"{name} has no parameter 'no_such_thing'"):
+        build_method(name, no_such_thing=1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_saved_does_not_grow_with_the_data(name):
+    sizes = []
+    for n in (100, 200):
+        context = FitContext()
+        fitted(name, data(train=n).train, context)
+        sizes.append(state_bytes(context))
+    assert sizes[0] == sizes[1]
+    assert (sizes[0] > 0) == (name in ITERATIVE)
+
+
+@pytest.mark.parametrize(("module", "name", "term"), TERMS, ids=[f"{name}-{term}" for _, name, term in TERMS])
+def test_fit_calls_the_loss_that_the_golden_tests_check(module, name, term, monkeypatch):
+    before = embedded(clean_fit(name), data().valid)
+    monkeypatch.setattr(module, term, lambda scores, *rest: (scores**2).mean())
+    after = embedded(fitted(name, data().train), data().valid)
+    assert not any(np.allclose(a, b, atol=1e-3) for a, b in zip(before, after, strict=True))
+
+
+# Resuming inside a fit, and validation
+
+
+class Watcher:
+    """A validation that scores by the epoch's embeddings, uses up random numbers, and can stop the fit."""
+
+    def __init__(self, method, stop_at=None):
+        self.method, self.stop_at, self.calls = method, stop_at, []
+
+    def __call__(self):
+        torch.rand(3)
+        np.random.default_rng().random()
+        image, text = (networks(self.method, m)[0] for m in data().valid.modalities)
+        self.calls.append(float((unit_rows(image) * unit_rows(text)).sum(axis=1).mean()))
+        if len(self.calls) == self.stop_at:
+            raise KeyboardInterrupt
+        return {"rise": self.calls[-1], "fall": -self.calls[-1]}
+
+
+def watched(name, path=None, stop_at=None, validate=True, **options):
+    method = smoke(name, epochs=6)
+    watcher = Watcher(method, stop_at) if validate else None
+    context = FitContext(seed=1, validate=watcher, checkpoint=path, checkpoint_seconds=0, **options)
+    if stop_at is not None:
+        with pytest.raises(KeyboardInterrupt):
+            fit_method(method, data(train=120).train, context)
+    else:
+        fit_method(method, data(train=120).train, context)
+    return method, context, watcher
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_a_fit_that_was_stopped_goes_on_to_the_same_bits(name, tmp_path):
+    whole, known, _ = watched(name)
+    path = tmp_path / "fit.pt"
+    watched(name, path, stop_at=4)
+    assert path.exists()
+    resumed, context, watcher = watched(name, path)
+    assert len(watcher.calls) == 3, "epochs 0 to 2 were saved"
+    assert context.history == known.history
+    assert_same_bits(resumed, whole, data().valid)
+    epochs = {key: best.epoch for key, best in known.best.items()}
+    assert {key: best.epoch for key, best in context.best.items()} == epochs
+    assert len(set(epochs.values())) > 1, "one of the two best epochs is an earlier one"
+    for key, epoch in epochs.items():
+        assert resumed and context.restore_best(key) == known.restore_best(key) == epoch
+        assert_same_bits(resumed, whole, data().valid)
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_a_damaged_checkpoint_begins_anew(name, tmp_path):
+    path = tmp_path / "fit.pt"
+    watched(name, path, stop_at=3)
+    path.write_bytes(path.read_bytes()[:100])
+    whole, resumed = watched(name)[0], watched(name, path)[0]
+    assert_same_bits(resumed, whole, data().valid)
+
+
+@pytest.mark.parametrize("name", ITERATIVE)
+def test_validation_changes_nothing(name):
+    never = watched(name, validate=False)[0]
+    for options in ({}, {"validate_every": 4}):
+        method, context, watcher = watched(name, **options)
+        assert len(watcher.calls) == (2 if options else 6)
+        assert_same_bits(method, never, data().valid)
+
+
+# MRL and CE by hand
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.2])
+@pytest.mark.parametrize("n_classes", [2, 10, 100])
+def test_robust_clustering_is_the_log_of_what_the_true_class_leaves(n_classes, tau):
+    uniform = torch.zeros(4, n_classes, dtype=torch.float64)
+    labels = torch.arange(4) % n_classes
+    assert mrl.robust_clustering(uniform, labels, tau).item() == pytest.approx(math.log(1 - 1 / n_classes), abs=1e-12)
+    scores = torch.from_numpy(np.random.default_rng(0).uniform(-1, 1, (4, n_classes))).requires_grad_()
+    p = torch.softmax(scores.detach() / tau, dim=1)
+    true = p[torch.arange(4), labels]
+    loss = mrl.robust_clustering(scores, labels, tau)
+    assert loss.item() == pytest.approx(torch.log(1 - true).mean().item(), abs=1e-9)
+    loss.backward()
+    expected = p * (true / (1 - true))[:, None]
+    expected[torch.arange(4), labels] = -true
+    assert torch.allclose(scores.grad, expected / tau / 4, atol=1e-9)
+
+
+def test_robust_clustering_stays_finite_where_the_softmax_rounds_to_one():
+    scores = torch.tensor([[1.0, -1.0]], requires_grad=True)
+    loss = mrl.robust_clustering(scores, torch.tensor([0]), 0.01)
+    loss.backward()
+    assert loss.item() == pytest.approx(-200.0)
+    assert scores.grad.tolist() == [[pytest.approx(-100.0), pytest.approx(100.0)]]
+
+
+def contrast(*views, tau=1.0):
+    return mrl.multimodal_contrastive(torch.from_numpy(np.stack(views)), tau).item()
+
+
+def test_multimodal_contrast_has_its_closed_forms():
+    n, eye = 7, np.eye(7)
+    same = np.tile(eye[0], (n, 1))
+    assert contrast(same, same) == pytest.approx(2 * math.log(2 * n - 1))
+    assert contrast(eye, eye) == pytest.approx(2 * (math.log(math.e + 2 * n - 2) - 1))
+    assert contrast(eye, eye, tau=0.5) == pytest.approx(2 * (math.log(math.e**2 + 2 * n - 2) - 2))
+    assert contrast(eye[:1], eye[1:2]) == pytest.approx(0.0), "one instance alone"
+    assert contrast(eye, eye, eye) == pytest.approx(2 * (math.log(2 * math.e + 3 * n - 3) - math.log(2 * math.e)))
+
+
+def test_multimodal_contrast_knows_neither_axes_nor_order():
+    rng = np.random.default_rng(0)
+    x, y = (unit_rows(rng.standard_normal((6, 4))) for _ in range(2))
+    rotation, order = np.linalg.qr(rng.standard_normal((4, 4)))[0], rng.permutation(6)
+    value = contrast(x, y)
+    for other in (contrast(x @ rotation, y @ rotation), contrast(x[order], y[order]), contrast(y, x)):
+        assert other == pytest.approx(value)
+    assert contrast(x, y[order]) != pytest.approx(value)
+    bounds = [2 * math.log1p(10 * math.exp(sign * 2)) for sign in (-1, 1)]
+    assert bounds[0] <= value <= bounds[1]
+
+
+def test_contrast_alone_is_bit_identical_under_any_label_noise():
+    train = data(train=120).train
+    results = []
+    for rate in (0.0, 0.4, 1.0):
+        method = smoke("mrl", beta=0.0, epochs=2)
+        context = FitContext()
+        context.seed_torch()
+        method.fit(noisy(train, rate), context)  # with labels in sight, which the harness would strip
+        results.append(method)
+    results.append(fitted("mrl", noisy(train, 0.4), beta=0.0, epochs=2))
+    assert_same_bits(results[0], results[1], data().valid)
+    assert_same_bits(results[0], results[2], data().valid)
+    assert_same_bits(results[3], fitted("mrl", train, beta=0.0, epochs=2), data().valid)
+    assert results[3].nets_.prototypes is None, "what is stripped cannot be read"
+
+
+def test_prototypes_have_unit_length_in_every_forward(monkeypatch):
+    norms, forward = [], mrl.PrototypeNetworks.scores
+    monkeypatch.setattr(mrl.PrototypeNetworks, "scores", lambda nets, z: norms.append(nets.prototypes.norm(dim=0)) or forward(nets, z))
+    fitted("mrl", data(train=120).train, epochs=3)
+    assert len(norms) == 3 * 2 * 2, "epochs, batches of 100 out of 120, modalities"
+    assert torch.allclose(torch.stack(norms), torch.ones(1), atol=1e-6)
+
+
+def test_cross_entropy_on_cosines_has_a_floor():
+    context = FitContext()
+    fitted("ce", data().train, context, epochs=40)
+    losses = [row["loss"] / 2 for row in context.history]
+    floor = math.log(1 + 9 / math.e)  # cosine 1 with the own prototype, 0 with the nine others
+    assert floor == pytest.approx(1.461, abs=1e-3)
+    assert floor - 0.3 < losses[-1] < losses[0] < math.log(10) + 0.1
+
+
+def test_more_classes_than_dimensions_are_refused():
+    with pytest.raises(ValueError, match=r"dim >= number of classes, got 4 < 10; raise dim"):
+        fitted("mrl", data().train, dim=4)
+
+
+# CCA, MCCA and PLS by hand
+
+
+def hadamard(columns):
+    """Columns of the 8 x 8 Hadamard matrix, without the constant one: centred, of variance 1, uncorrelated."""
+    h = np.array([[1.0]])
+    for _ in range(3):
+        h = np.block([[h, h], [h, -h]])
+    return h[:, 1 : 1 + columns]
+
+
+def plain(name, split, **parameters):
+    method = build_method(name, **parameters)
+    method.fit(split, FitContext())
+    return method
+
+
+def correlated(n=300, seed=0):
+    """Views (n, 5) and (n, 4) with two latent variables in common."""
+    rng = np.random.default_rng(seed)
+    latent = rng.standard_normal((n, 2))
+    return [latent @ rng.standard_normal((2, d)) + rng.standard_normal((n, d)) for d in (5, 4)]
+
+
+@pytest.mark.parametrize("ridge", [1e-9, 0.5])
+def test_cca_finds_planted_correlations(paired, ridge):
+    h, planted = hadamard(5), np.array([0.8, 0.3])
+    second = h[:, :2] * planted + h[:, 2:4] * np.sqrt(1 - planted**2)
+    method = plain("cca", paired({"image": h[:, :2], "text": second}), dim=2, ridge=ridge)
+    np.testing.assert_allclose(method.correlations_, planted / (1 + ridge), atol=1e-6)
+
+
+def test_cca_agrees_with_scikit_learn(paired):
+    x, y = correlated()
+    method = plain("cca", paired({"image": x, "text": y}), dim=3, ridge=1e-9)
+    scores = ReferenceCCA(n_components=3, max_iter=5000, tol=1e-12).fit(x, y).transform(x, y)
+    expected = [abs(np.corrcoef(a, b)[0, 1]) for a, b in zip(*(s.T for s in scores), strict=True)]
+    np.testing.assert_allclose(method.correlations_, expected, atol=1e-4)
+
+
+def test_cca_projections_are_white_and_survive_linear_maps(paired):
+    x, y = correlated()
+    split = paired({"image": x, "text": y})
+    method = plain("cca", split, dim=4, ridge=1e-9)
+    a, b = (method.embed(m).values for m in split.modalities)
+    np.testing.assert_allclose(a.T @ a / len(a), np.eye(4), atol=1e-5)
+    np.testing.assert_allclose(a.T @ b / len(a), np.diag(method.correlations_), atol=1e-5)
+    mapped = x @ np.random.default_rng(1).standard_normal((5, 5)) + 3
+    np.testing.assert_allclose(plain("cca", paired({"image": mapped, "text": y}), dim=4, ridge=1e-9).correlations_, method.correlations_, atol=1e-5)
+    same = plain("cca", paired({"image": x, "text": mapped}), dim=5, ridge=1e-9)
+    np.testing.assert_allclose(same.correlations_, 1, atol=1e-4)
+    weighted = plain("cca", split, dim=4, ridge=1e-9, power=2.0).embed(split.modalities[0]).values
+    np.testing.assert_allclose(weighted, a * method.correlations_**2, atol=1e-8)
+
+
+def standardised(values):
+    return values / values.std(axis=0)
+
+
+def test_mcca_of_two_modalities_is_cca(paired):
+    x, y = correlated()
+    split, c = paired({"image": x, "text": y}), 0.2
+    cca, mcca = plain("cca", split, dim=4, ridge=c / (1 - c)), plain("mcca", split, dim=4, ridge=c, energy=1.0)
+    first, second = ([standardised(method.embed(m).values) for m in split.modalities] for method in (cca, mcca))
+    signs = np.sign((first[0] * second[0]).sum(axis=0))
+    for ours, theirs in zip(second, first, strict=True):
+        np.testing.assert_allclose(ours * signs, theirs, atol=1e-5)
+    np.testing.assert_allclose(second[0].std(axis=0), 1)
+
+
+def test_mcca_of_three_modalities(paired):
+    x, y = correlated()
+    split = paired({"image": x, "text": y, "audio": x})
+    method = plain("mcca", split, dim=3, energy=1.0)
+    image, text, audio = (method.embed(m).values for m in split.modalities)
+    np.testing.assert_allclose(image, audio, atol=1e-6)
+    assert abs(np.corrcoef(image[:, 0], text[:, 0])[0, 1]) > 0.6
+    split = data(modalities=3)
+    directions = scores(fitted("mcca", split.train, dim=16), split.tests["test"])
+    assert len(directions) == 7
+    assert all(value > chance + 0.05 for value, chance in directions.values())
+
+
+def test_mcca_keeps_the_components_that_hold_the_energy():
+    rng = np.random.default_rng(0)
+    x = np.linalg.qr(rng.standard_normal((50, 4)))[0] * np.sqrt([0.6, 0.3, 0.08, 0.02])
+    kept = [build_method("mcca", energy=energy)._components(x).shape[1] for energy in (0.5, 0.85, 0.95, 0.99, 1.0)]
+    assert kept == [1, 2, 3, 4, 4]
+    assert build_method("mcca", max_components=2)._components(x).shape == (4, 2)
+
+
+def test_pls_maximises_covariance(paired):
+    x, y = correlated()
+    split = paired({"image": x, "text": y})
+    method = plain("pls", split, dim=3)
+    a, b = (method.embed(m).values for m in split.modalities)
+    singular = np.linalg.svd((x - x.mean(0)).T @ (y - y.mean(0)) / len(x), compute_uv=False)[:3]
+    np.testing.assert_allclose(a.T @ b / len(a), np.diag(singular), atol=1e-5)
+    weights = method.weights_["image"]
+    np.testing.assert_allclose(weights.T @ weights, np.eye(3), atol=1e-9)
+    scaled = plain("pls", paired({"image": 7 * x, "text": y}), dim=3).weights_
+    for name, w in method.weights_.items():
+        np.testing.assert_allclose(np.abs((scaled[name] * w).sum(axis=0)), 1, atol=1e-6)
+
+
+def test_pls_follows_a_rotation(paired):
+    x, _ = correlated()
+    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((5, 5)))[0]
+    weights = plain("pls", paired({"image": x, "text": x @ rotation}), dim=5).weights_
+    np.testing.assert_allclose(weights["text"], rotation.T @ weights["image"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cca", "mcca", "pls"])
+def test_linear_methods_read_the_pairs(name, paired):
+    x, y = correlated()
+    order = np.random.default_rng(2).permutation(len(x))
+    ordered = paired({"image": x, "text": y})
+    jumbled = paired({"image": x, "text": y[order]})
+    jumbled = replace(jumbled, pairs=np.stack([order, np.arange(len(x))], axis=1))
+    first, second = (standardised(plain(name, split, dim=2).embed(ordered.modalities[0]).values) for split in (ordered, jumbled))
+    np.testing.assert_allclose(np.abs((first * second).mean(axis=0)), 1, atol=1e-6)

@@ -1,0 +1,124 @@
+"""What there is, for `xmbench list` and `xmbench info`."""
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from xmbench.datasets import dataset_card, dataset_names, dataset_parameters
+from xmbench.metrics import METRICS
+from xmbench.noise import SCHEMES
+from xmbench.registry import closest, find_method, method_names, modules, parameters_of
+from xmbench.spec import describe as describe_toml
+from xmbench.spec import load_protocol, shipped
+
+
+def catalogue(kind: str) -> list[dict[str, Any]]:
+    """One dictionary per item of `kind`; methods are not imported."""
+    return _LISTS[kind]()
+
+
+def describe(name: str) -> dict[str, Any]:
+    """Everything about the item `name`, of whatever kind.
+
+    Raises:
+        LookupError: no such item.
+    """
+    sources: list[tuple[list[str], Callable[[str], dict[str, Any]]]] = [
+        (method_names(), _method),
+        (dataset_names(), _dataset),
+        (list(SCHEMES), _scheme),
+        (list(METRICS), _metric),
+        (shipped("spec"), lambda spec: {"name": spec, "kind": "spec", **describe_toml("spec", spec)}),
+        (shipped("protocol"), lambda protocol: {"name": protocol, "kind": "protocol", **vars(load_protocol(protocol))}),
+    ]
+    for names, found in sources:
+        if name in names:
+            return found(name)
+    raise closest("method, dataset, noise scheme, metric, spec or protocol", name, [n for names, _ in sources for n in names])
+
+
+def _methods() -> list[dict[str, Any]]:
+    origins = modules("baselines", "xmbench.methods")
+    return [
+        {"name": name, "module": origins.get(name, ""), "description": _first_line(origins.get(name, ""))}
+        for name in method_names()
+    ]
+
+
+def _first_line(module: str) -> str:
+    """First line of a module's docstring, read without importing it; "" where it cannot be read."""
+    try:
+        spec = importlib.util.find_spec(module)
+        source = Path(spec.origin).read_text("utf-8") if spec is not None and spec.origin else ""
+        return (ast.get_docstring(ast.parse(source)) or "").partition("\n")[0]
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return ""
+
+
+def _datasets() -> list[dict[str, Any]]:
+    from xmbench.datasets import is_ready
+
+    rows = []
+    for name in dataset_names():
+        card = dataset_card(name)
+        state = "ready" if is_ready(card) else "to download" if card.urls else "missing"
+        rows.append(
+            {
+                "name": name,
+                "here": state,
+                "pairs": "/".join(map(str, card.sizes.values())),
+                "title": card.title,
+                "licence": card.licence,
+            }
+        )
+    return rows
+
+
+def _method(name: str) -> dict[str, Any]:
+    cls = find_method(name)
+    needs = cls.info.needs
+    return {
+        "name": name,
+        "kind": "method",
+        "version": cls.info.version,
+        "reads": "depends on its parameters" if callable(needs) else ", ".join(sorted(needs)),
+        "modalities": f"up to {cls.info.max_modalities}" if cls.info.max_modalities else "any number",
+        "parameters": parameters_of(cls),
+        "description": inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or "",
+    }
+
+
+def _dataset(name: str) -> dict[str, Any]:
+    card = dataset_card(name)
+    defaults = dataset_parameters(name)
+    chosen = {key: f"{text} [default: {defaults.get(key)}]" for key, text in card.parameters.items()}
+    return {**vars(card), "kind": "dataset", "parameters": chosen}
+
+
+def _scheme(name: str) -> dict[str, Any]:
+    scheme = SCHEMES[name]
+    bracket = "]" if scheme.inclusive else ")"
+    options = {key: f"{text} [{kind.__name__}, default: {default}]" for key, (kind, default, text) in scheme.options.items()}
+    return {
+        "name": name, "kind": f"noise ({scheme.kind})", "version": scheme.version, "rates": f"[0, {scheme.max_rate:g}{bracket}",
+        "description": scheme.description, "options": options,
+    }  # fmt: skip
+
+
+def _metric(name: str) -> dict[str, Any]:
+    metric = METRICS[name]
+    better = "higher" if metric.higher_is_better else "lower"
+    return {"name": name, "kind": "metric", "relevance": metric.relevance, "better": better, "description": metric.description}
+
+
+_LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "methods": _methods,
+    "datasets": _datasets,
+    "noise": lambda: [{"name": s.name, "kind": s.kind, "description": s.description} for s in SCHEMES.values()],
+    "metrics": lambda: [{"name": m.name, "relevance": m.relevance, "description": m.description} for m in METRICS.values()],
+    "specs": lambda: [{"name": name, "description": describe_toml("spec", name)["description"]} for name in shipped("spec")],
+    "protocols": lambda: [{"name": name, "description": load_protocol(name).description} for name in shipped("protocol")],
+}

@@ -1,0 +1,403 @@
+"""The command line: thin, no logic. Results go to stdout, everything else to stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from xmbench.spec import Spec
+    from xmbench.store import Store
+
+DONE, INTERNAL, USAGE, SOME_FAILED, REGRESSION, NO_DATA, NOTHING, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
+REPORT_HINT = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
+
+FORMAT = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="How to print.")
+STORE = click.option("--store", default="results", show_default=True, help="Folder of results, or one parquet file of them.")
+
+
+class Stop(click.ClickException):
+    """An error with an exit code of its own."""
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="xmbench")
+def cli() -> None:
+    """Benchmark for cross-modal retrieval under noisy supervision.
+
+    \b
+    Exit codes: 0 done, 1 internal error, 2 usage, 3 some runs failed, 4 regression, 5 data missing or damaged,
+    6 nothing matched or measured, 7 time budget reached, 130 interrupted.
+    """
+
+
+def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that describe a grid of runs."""
+    options = [
+        click.option("--methods", help="Names, separated by commas; see `xmbench list methods`."),
+        click.option("--dataset", "datasets", help="Names, separated by commas; see `xmbench list datasets`."),
+        click.option("--noise", "scheme", help="Noise scheme.  [default: symmetric]"),
+        click.option("--rates", help="Noise rates, separated by commas.  [default: 0,0.2,0.4,0.6,0.8]"),
+        click.option("--seeds", help="How many, or a list such as 0,1,5 (one seed: 5,).  [default: 3]"),
+        click.option("--noise-seed", type=int, help="Seed of the noise, where it should not follow --seeds."),
+        click.option("--set", "settings", multiple=True, metavar="OWNER.PARAM=VALUE", help="Owner: method, dataset or noise."),
+        click.option("--profile", help="A shipped or own set of method parameters, such as reduced."),
+        click.option("--spec", "spec_name", help="A shipped spec or a TOML file; other options change it."),
+        click.option("--protocol", help="How runs are validated and measured.  [default: default]"),
+        click.option("--keep", type=click.Choice(["none", "first", "all"]), default="first", show_default=True,
+                     help="Seeds whose embeddings are stored."),
+        STORE,
+        FORMAT,
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@grid_options
+@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: all cores]")
+@click.option("--threads", type=click.IntRange(min=1), help="Threads per run.  [default: the protocol's]")
+@click.option("--device", default="auto", show_default=True, help="A torch device, such as cpu or cuda:0.")
+@click.option("--rerun", type=click.Choice(["stale"]), multiple=True, help="Run again what is stored but stale.")
+@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+def run(
+    jobs: int | None,
+    threads: int | None,
+    device: str,
+    rerun: tuple[str, ...],
+    dry_run: bool,
+    **grid: Any,
+) -> None:
+    """Run what is missing of a grid: methods x datasets x noise rates x seeds."""
+    from xmbench.device import choose_device
+    from xmbench.plan import plan as make_plan
+    from xmbench.progress import Progress, duration
+    from xmbench.run import Settings
+    from xmbench.spec import load_protocol
+    from xmbench.store import Store
+    from xmbench.sweep import default_jobs, estimate, sweep, todo
+
+    spec, store = _spec(**grid), Store(grid["store"])
+    cells = make_plan(spec, keep=grid["keep"])
+    if missing := next((cell for cell in cells if cell.status == "skipped"), None):
+        raise Stop(missing.reason, NO_DATA)
+    settings = Settings(choose_device(device), threads)
+    at_a_time = jobs or default_jobs(threads or load_protocol(spec.protocol).threads)
+    work = todo(cells, store, frozenset(rerun))
+    missing_runs = sum(map(len, work.groups))
+    click.echo(
+        f"{len(cells)} runs: {len(work.done)} done, {len(work.impossible)} not applicable, {missing_runs} to do, "
+        f"of which {work.shared} share the fit of another", err=True,
+    )  # fmt: skip
+    if dry_run:
+        return
+    store.check_writable()
+    seconds = estimate(work, store, settings)
+    if work.groups:
+        wall = sum(seconds.values()) / min(at_a_time, len(work.groups))
+        click.echo(f"about {duration(wall)}, {at_a_time} at a time on {settings.device}; store {store.path}", err=True)
+    with Progress(work.groups, seconds) as progress:
+        outcome = sweep(work, store, settings, jobs=at_a_time, rerun=frozenset(rerun), progress=progress)
+    _finish(
+        click.get_current_context(),
+        outcome.counts,
+        outcome.interrupted,
+        store,
+        [cell.run.run_id for cell in cells],
+        grid["form"],
+    )
+
+
+def _finish(
+    context: click.Context, counts: dict[str, int], interrupted: bool, store: "Store", run_ids: list[str], form: str
+) -> None:
+    """Print the summary of a sweep and leave with its exit code."""
+    rows = store.rows()
+    rows = rows[rows["run_id"].isin(run_ids)]
+    _print(_summary(rows), form)
+    for _, row in rows[~rows["status"].isin(["ok", "not_applicable"])].drop_duplicates("run_id").iterrows():
+        reason = str(row["error"]).strip().splitlines()[-1]
+        click.echo(
+            f"{row['status']}: {row['method']} on {row['dataset']}, rate {row['noise_rate']}, seed {row['seed']}: {reason}",
+            err=True,
+        )
+    if interrupted:
+        click.echo(f"interrupted; finished runs are kept. To go on: {_command()}", err=True)
+        context.exit(INTERRUPTED)
+    click.echo(f"report: xmbench report --store {store.path}", err=True)
+    context.exit(SOME_FAILED if counts.get("failed") else DONE)
+
+
+def _command() -> str:
+    import shlex
+
+    return shlex.join(["xmbench", *sys.argv[1:]])
+
+
+def _summary(rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Mean MAP over directions and seeds, by dataset, method and noise rate."""
+    chosen = rows[
+        (rows["status"] == "ok") & (rows["split"] == "test") & (rows["selection"] == "best_valid") & (rows["network"] == "mean")
+        & (rows["direction"] == "mean") & rows["metric"].isin(["map", "rsum"])
+    ]  # fmt: skip
+    metric = "map" if (chosen["metric"] == "map").any() else "rsum"
+    chosen = chosen[chosen["metric"] == metric]
+    table = chosen.pivot_table(index=["dataset", "noise_scheme", "method"], columns="noise_rate", values="value", sort=False)
+    counts = chosen.groupby(["dataset", "noise_scheme", "method"])["seed"].nunique()
+    table = table.sort_index(axis=1).round(3)
+    table.columns = [f"{metric} at {rate:g}" for rate in table.columns]
+    table["seeds"] = counts
+    return table.reset_index()
+
+
+@cli.command()
+@grid_options
+def plan(**grid: Any) -> None:
+    """Print the cells of a grid: what is done, what is shared, what cannot run and why."""
+    import pandas as pd
+
+    from xmbench.plan import plan as make_plan
+    from xmbench.store import Store
+    from xmbench.sweep import todo
+
+    cells = make_plan(_spec(**grid), keep=grid["keep"])
+    work = todo(cells, Store(grid["store"]))
+    done = {cell.run.run_id for cell in work.done}
+    first = {group[0].run.run_id for group in work.groups}
+    rows = []
+    for cell in cells:
+        run = cell.run
+        state = (
+            cell.status
+            if cell.status != "ready"
+            else "done"
+            if run.run_id in done
+            else "to do"
+            if run.run_id in first
+            else "shares a fit"
+        )
+        rows.append([run.run_id, run.dataset, str(run.noise), run.method, run.seed, run.protocol.name, state, cell.reason])
+    _print(
+        pd.DataFrame(rows, columns=["run_id", "dataset", "noise", "method", "seed", "protocol", "state", "reason"]),
+        grid["form"],
+    )
+
+
+@cli.command("list")
+@click.argument("kind", type=click.Choice(["methods", "datasets", "noise", "metrics", "specs", "protocols"]))
+@FORMAT
+def list_(kind: str, form: str) -> None:
+    """List what there is."""
+    import pandas as pd
+
+    from xmbench.catalogue import catalogue
+
+    _print(pd.DataFrame(catalogue(kind)), form)
+
+
+@cli.command()
+@click.argument("name")
+@FORMAT
+def info(name: str, form: str) -> None:
+    """Everything about one method, dataset, noise scheme, metric, spec or protocol."""
+    from xmbench.catalogue import describe
+
+    facts = describe(name)
+    if form == "json":
+        click.echo(json.dumps(facts, indent=2, default=str))
+    elif form == "csv":
+        import pandas as pd
+
+        _print(pd.DataFrame(sorted(facts.items()), columns=["fact", "value"]), form)
+    else:
+        for key, value in facts.items():
+            if isinstance(value, dict):
+                click.echo(f"{key}:")
+                for inner, text in value.items():
+                    click.echo(f"  {inner}: {text}")
+            else:
+                click.echo(f"{key}: {value}" if "\n" not in str(value) else f"{key}:\n{value}")
+
+
+@cli.command()
+@STORE
+@click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
+@FORMAT
+def results(store: str, where: str | None, form: str) -> None:
+    """Print the rows of a store."""
+    from xmbench.store import Store, where_rows
+
+    rows = where_rows(Store(store).rows(), where)
+    if rows.empty:
+        raise Stop(f"no rows in {store}{' match' if where else ''}; fill it: {REPORT_HINT}", NOTHING)
+    if form == "table":
+        main = "dataset noise_scheme noise_rate method seed status split selection network direction metric value".split()
+        click.echo(f"{len(rows)} rows; {len(rows.columns) - len(main)} more columns with --format csv or json", err=True)
+        rows = rows[main]
+    _print(rows, form)
+
+
+@cli.command()
+@STORE
+@click.option("--out", default="reports", show_default=True, help="Folder to write to.")
+@click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
+def report(store: str, out: str, where: str | None) -> None:
+    """Render tables and figures from a store."""
+    from pathlib import Path
+
+    from xmbench.report import NothingToReport, render
+    from xmbench.store import Store, where_rows
+
+    source = Store(store)
+    try:
+        files = render(source, Path(out), where=where_rows(source.rows(), where) if where else None)
+    except NothingToReport as error:
+        raise Stop(str(error), NOTHING) from None
+    for file in files:
+        click.echo(file)
+
+
+@cli.command()
+@click.option(
+    "--against", required=True, type=click.Path(exists=True, dir_okay=True), help="Reference: a parquet file or a store."
+)
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Runs at a time.")
+@FORMAT
+def check(against: str, jobs: int, form: str) -> None:
+    """Run a reference's runs again and compare: exit 0 same, 4 regression, 6 nothing measured."""
+    from xmbench.check import check as compare
+    from xmbench.store import Store
+
+    table = compare(Store(against).rows(), jobs=jobs)
+    bad = table[table["problem"] != ""]
+    if table.empty or bool((table["problem"] == "not measured").all()):
+        raise Stop(f"nothing in {against} could be measured: it must hold finished runs with MAP", NOTHING)
+    click.echo(f"{len(table)} numbers of {against} compared, {len(bad)} of them differ", err=True)
+    if len(bad):
+        _print(bad, form)
+    click.get_current_context().exit(REGRESSION if len(bad) else DONE)
+
+
+def _spec(
+    *,
+    methods: str | None,
+    datasets: str | None,
+    scheme: str | None,
+    rates: str | None,
+    seeds: str | None,
+    noise_seed: int | None,
+    settings: tuple[str, ...],
+    profile: str | None,
+    spec_name: str | None,
+    protocol: str | None,
+    **_: Any,
+) -> "Spec":
+    """The spec that the options describe."""
+    from dataclasses import replace
+
+    from xmbench.spec import Spec, load_spec, parse_settings, seed_list
+
+    spec = load_spec(spec_name) if spec_name else Spec()
+    given: dict[str, Any] = {
+        "methods": _names(methods),
+        "datasets": _names(datasets),
+        "scheme": scheme,
+        "rates": None if rates is None else tuple(_number(rate, float, "--rates") for rate in rates.split(",")),
+        "seeds": None if seeds is None else seed_list(_seeds(seeds)),
+        "noise_seed": noise_seed,
+        "protocol": protocol,
+    }
+    spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
+    if profile:
+        spec = spec.with_profile(profile)
+    pairs = [setting.partition("=") for setting in settings]
+    if bad := next((key for key, sign, _ in pairs if not sign), None):
+        raise ValueError(f"--set must read OWNER.PARAM=VALUE, got {bad!r}")
+    return replace(spec, settings=(*spec.settings, *parse_settings({key: value for key, _, value in pairs})))
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _seeds(text: str) -> int | list[int]:
+    if "," in text:
+        return [_number(seed, int, "--seeds") for seed in text.split(",") if seed.strip()]
+    count: int = _number(text, int, "--seeds")
+    return count
+
+
+def _number(text: str, kind: Callable[[str], Any], option: str) -> Any:
+    try:
+        return kind(text.strip())
+    except ValueError:
+        raise ValueError(f"{option} must hold numbers, got {text!r}") from None
+
+
+def _print(table: "pd.DataFrame", form: str) -> None:
+    """Print a frame to stdout."""
+    if form == "csv":
+        click.echo(table.to_csv(index=False), nl=False)
+    elif form == "json":
+        click.echo(table.to_json(orient="records", indent=2))
+    else:
+        _print_table(list(map(str, table.columns)), table.astype(object).where(table.notna(), "").itertuples(index=False))
+
+
+def _print_table(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+def main() -> None:
+    """The entry point: every error becomes one line and its exit code."""
+    try:
+        sys.exit(cli.main(standalone_mode=False) or DONE)
+    except click.exceptions.Abort:
+        sys.exit(INTERRUPTED)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.code if isinstance(error, Stop) else error.exit_code)
+    except KeyboardInterrupt:
+        click.echo(f"interrupted; finished runs are kept. To go on: {_command()}", err=True)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        sys.exit(_report_error(error))
+
+
+def _report_error(error: Exception) -> int:
+    """Print what went wrong; return the exit code."""
+    from xmbench.datasets import MissingDataError
+    from xmbench.store import StoreError
+
+    if isinstance(error, MissingDataError | StoreError):
+        click.echo(f"Error: {error}", err=True)
+        return NO_DATA
+    if isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError | IndexError):
+        click.echo(f"Error: {error}", err=True)
+        return USAGE
+    import traceback
+
+    traceback.print_exception(error)
+    click.echo("Error: this is a defect of xmbench; please report it with the lines above", err=True)
+    return INTERNAL

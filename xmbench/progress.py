@@ -1,0 +1,69 @@
+"""Progress of a sweep on stderr, with the time left."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from xmbench.plan import Cell
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words.
+
+    >>> duration(42), duration(600), duration(7_300)
+    ('42 s', '10 min', '2 h 2 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Progress:
+    """A bar on a terminal, a line per finished run elsewhere; each finished run advances by what it was expected to take.
+
+    Args:
+        groups: cells to run, those that share a fit together.
+        seconds: fit key -> expected seconds.
+    """
+
+    def __init__(self, groups: list[list[Cell]], seconds: dict[str, float]) -> None:
+        self._n_runs = sum(map(len, groups))
+        self._share = {group[0].fit_key: seconds[group[0].fit_key] / len(group) for group in groups}
+        self._expected = sum(seconds.values())
+        self._finished, self._worked = 0, 0.0
+        self._started = time.monotonic()
+        self._bar: Any = None
+
+    def __enter__(self) -> "Progress":
+        if sys.stderr.isatty() and self._n_runs:
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+            from rich.progress import Progress as Bar
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+            self._bar = Bar(*columns, console=Console(stderr=True))
+            self._task = self._bar.add_task("", total=self._n_runs)
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, run_id: str, status: str, cell: Cell) -> None:
+        """One run has ended."""
+        self._finished += 1
+        self._worked += self._share[cell.fit_key]
+        name = f"{cell.run.method} on {cell.run.dataset}, {cell.run.noise}, seed {cell.run.seed}: {status}"
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self._finished, description=f"{self._left()} left; {name}")
+        else:
+            print(f"[{self._finished}/{self._n_runs}] {name}; {self._left()} left", file=sys.stderr, flush=True)
+
+    def _left(self) -> str:
+        """The time that the expected work still takes at the pace so far."""
+        if self._worked <= 0:
+            return "?"
+        return duration((time.monotonic() - self._started) * (self._expected - self._worked) / self._worked)

@@ -1,0 +1,61 @@
+"""Tables and figures from a store: `render` writes them all; one file per kind, one function `group -> files` each."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from xmbench.report.curves import noise_curves, precision_recall
+from xmbench.report.files import Context, File
+from xmbench.report.groups import Group, Reader, Results, group_rows
+from xmbench.report.index import write_index, write_provenance
+from xmbench.report.style import Palette
+from xmbench.report.tables import map_tables
+from xmbench.report.training import training_curves
+from xmbench.report.tsne import tsne
+
+__all__ = ["REPORTS", "NothingToReport", "render"]
+
+REPORTS: dict[str, Callable[[Group, Context], list[File]]] = {
+    "map": map_tables,
+    "pr": precision_recall,
+    "noise": noise_curves,
+    "training": training_curves,
+    "tsne": tsne,
+}
+
+
+class NothingToReport(LookupError):
+    """The store holds no finished run that a report could show."""
+
+
+def render(store: Results, out: Path, *, where: pd.DataFrame | None = None) -> list[Path]:
+    """Write all tables and figures of a store into a folder, and return their paths.
+
+    Args:
+        store: the results; only `rows` and `arrays` are called.
+        out: folder, made where missing; files of the same names are replaced one by one.
+        where: the rows to show, where not all of the store's.
+
+    Raises:
+        NothingToReport: no run of these rows has a MAP on a test split.
+    """
+    rows = store.rows() if where is None else where
+    groups = group_rows(rows)
+    if not groups:
+        raise NothingToReport(_nothing(rows, filtered=where is not None))
+    out.mkdir(parents=True, exist_ok=True)
+    labels = sorted({label for group in groups for label in group.labels})
+    context = Context(Reader(store), Palette(labels), out)
+    made = [(group, {kind: report(group, context) for kind, report in REPORTS.items()}) for group in groups]
+    files = [file for _, kinds in made for part in kinds.values() for file in part]
+    return [*(file.path for file in files), write_provenance(out, files), write_index(out, made, rows)]
+
+
+def _nothing(rows: pd.DataFrame, *, filtered: bool) -> str:
+    """Why there is nothing to show, and what to run."""
+    counts = rows.drop_duplicates("run_id")["status"].value_counts().sort_index()
+    found = ", ".join(f"{status} {count}" for status, count in counts.items()) or "no run"
+    place = "among the rows selected" if filtered else "in the store"
+    run = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
+    return f"nothing to report: no finished run with a test MAP {place} ({found}); run for example `{run}`"

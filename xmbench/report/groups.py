@@ -1,0 +1,180 @@
+"""Groups of runs that may share a table or a figure.
+
+A group is one dataset with its parameters, one noise scheme with its options, one protocol and one test split. Rows of
+different groups never meet in a file.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from xmbench.report.labels import IDENTITY, with_labels
+
+Arrays = dict[str, NDArray[Any]]
+
+KEY = ["dataset", "dataset_params", "noise_scheme", "noise_options", "protocol", "protocol_sha"]
+SELECTIONS = ("best_valid", "last")
+
+
+class Results(Protocol):
+    """What a report reads of a store."""
+
+    def rows(self) -> pd.DataFrame:
+        """Tidy rows of all runs."""
+
+    def arrays(self, run_id: str) -> Arrays:
+        """The arrays kept of one run."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Arrays of runs; the small ones are read once, although several figures need them."""
+
+    results: Results
+    _small: dict[str, Arrays] = field(default_factory=dict)
+
+    def small(self, run_id: str) -> Arrays:
+        """PR curves and training history of a run."""
+        if run_id not in self._small:
+            arrays = self.results.arrays(run_id)
+            self._small[run_id] = {k: v for k, v in arrays.items() if k.startswith(("pr/", "history/"))}
+        return self._small[run_id]
+
+    def all(self, run_id: str) -> Arrays:
+        """Everything kept of a run, embeddings included."""
+        return self.results.arrays(run_id)
+
+
+def strip_prefix(arrays: Arrays, prefix: str) -> Arrays:
+    """The arrays whose name starts with `prefix`, by the rest of the name."""
+    return {name.removeprefix(prefix): values for name, values in arrays.items() if name.startswith(prefix)}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may share a table.
+
+    Attributes:
+        dataset, dataset_params, noise_scheme, noise_options, protocol, protocol_sha: what the runs have in common.
+        split: the test split, `test` or `test:NAME`.
+        slug: how the names of the group's files begin.
+        rows: rows of `split`, and the rows of runs that did not finish; with a column `label`, the method as shown.
+    """
+
+    dataset: str
+    dataset_params: str
+    noise_scheme: str
+    noise_options: str
+    protocol: str
+    protocol_sha: str
+    split: str
+    slug: str
+    rows: pd.DataFrame
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """One row per run, sorted by label, rate and seed."""
+        runs = self.rows.drop_duplicates("run_id")
+        return runs.sort_values(["label", "noise_rate", "seed", "run_id"], ignore_index=True)
+
+    @cached_property
+    def finished(self) -> list[dict[Hashable, Any]]:
+        """The finished runs as dictionaries, sorted by label, rate and seed."""
+        return self.runs[self.runs["status"] == "ok"].to_dict("records")
+
+    @cached_property
+    def labels(self) -> list[str]:
+        """Methods as shown, oracles last."""
+        return sorted(self.runs["label"].unique(), key=lambda label: (label in self.oracles, label))
+
+    @cached_property
+    def oracles(self) -> set[str]:
+        """Labels of methods that read what a method cannot know."""
+        return set(self.runs.loc[self.runs["oracle"], "label"])
+
+    @cached_property
+    def rates(self) -> list[float]:
+        return sorted(self.runs["noise_rate"].unique().tolist())
+
+    @cached_property
+    def directions(self) -> list[str]:
+        """Retrieval directions that have a MAP, their mean last."""
+        shown = self.scores("best_valid")["direction"].unique()
+        return sorted(shown, key=lambda direction: (direction == "mean", direction))
+
+    @cached_property
+    def n_planned(self) -> int:
+        """Seeds planned per cell: all that occur in the group, finished or not."""
+        return len(self.runs[["seed", "noise_seed"]].drop_duplicates())
+
+    @cached_property
+    def chance(self) -> dict[str, float]:
+        """Closed-form chance MAP of each direction; NaN where unknown."""
+        means = self.scores("best_valid").groupby("direction")["chance"].mean()
+        chance = {str(direction): float(value) for direction, value in means.items()}
+        single = [value for direction, value in chance.items() if direction != "mean"]
+        if single and np.isnan(chance.get("mean", 0.0)):
+            chance["mean"] = float(np.mean(single))
+        return chance
+
+    def scores(self, selection: str) -> pd.DataFrame:
+        """MAP, one row per run and direction: label, noise_rate, seed, run_id, direction, value, chance.
+
+        Networks are averaged by the harness (network `mean`); the folds of one run are averaged here.
+        """
+        rows = self.rows[
+            (self.rows["status"] == "ok")
+            & (self.rows["metric"] == "map")
+            & (self.rows["selection"] == selection)
+            & (self.rows["network"] == "mean")
+            & self.rows["value"].notna()
+        ]
+        rows = rows[(rows["direction"] == "mean") | rows["direction"].str.contains("2", regex=False)]
+        keys = ["label", "noise_rate", "seed", "run_id", "direction"]
+        return rows.groupby(keys, as_index=False)[["value", "chance"]].mean()
+
+
+def group_rows(rows: pd.DataFrame) -> list[Group]:
+    """The groups of a store's rows; one without a MAP on a test split is left out."""
+    found: list[tuple[dict[str, str], pd.DataFrame]] = []
+    for key, part in _normalised(rows).groupby(KEY):
+        done = part["status"] == "ok"
+        splits = part.loc[done & (part["metric"] == "map"), "split"].unique()
+        for split in sorted(split for split in splits if split.partition(":")[0] == "test"):
+            what = dict(zip(KEY, map(str, key), strict=True)) | {"split": split}
+            found.append((what, with_labels(part[(part["split"] == split) | ~done])))
+    count = Counter(_stem(what) for what, _ in found)
+    return [
+        Group(**what, slug=_stem(what) + (f"_{short_hash(what.values())}" if count[_stem(what)] > 1 else ""), rows=part)
+        for what, part in found
+    ]
+
+
+def _normalised(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows whose keys are text, JSON columns JSON, numbers floats and flags booleans."""
+    stale = rows["stale"].eq(True) if "stale" in rows else False
+    rows = rows.assign(stale=stale, oracle=rows["oracle"].eq(True))
+    numbers = ["value", "chance", "noise_rate", "realised_rate"]
+    rows[numbers] = rows[numbers].astype(float)
+    texts = list(dict.fromkeys([*KEY, *IDENTITY, "split", "direction", "noise_sha"]))
+    rows[texts] = rows[texts].astype(object).where(rows[texts].notna(), "").astype(str)
+    json_columns = ["dataset_params", "noise_options", "params"]
+    return rows.assign(**{column: rows[column].replace("", "{}") for column in json_columns})
+
+
+def _stem(what: dict[str, str]) -> str:
+    parts = [what["dataset"], what["noise_scheme"], what["split"].partition(":")[2]]
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", "_".join(filter(None, parts)))
+
+
+def short_hash(values: Iterable[str]) -> str:
+    """The first 8 hex digits of the sha256 of the sorted distinct values, joined by line ends."""
+    return hashlib.sha256("\n".join(sorted(set(values))).encode()).hexdigest()[:8]

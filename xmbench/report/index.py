@@ -1,0 +1,80 @@
+"""The list of a report's files: provenance.csv and index.md, one line per file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from xmbench.report.files import File, write_text
+from xmbench.report.groups import KEY, Group, short_hash
+from xmbench.report.markup import template
+from xmbench.report.words import counted, dataset_words, noise_words, protocol_words, run_words, scheme_words
+
+
+def write_provenance(out: Path, files: Sequence[File]) -> Path:
+    """Write which runs, noise and protocol each file shows, one line per file."""
+    path = out / "provenance.csv"
+    write_text(path, pd.DataFrame([_origin(file) for file in files]).to_csv(index=False, lineterminator="\n"))
+    return path
+
+
+def _origin(file: File) -> dict[str, Any]:
+    """What is written of one file; lists are separated by spaces."""
+    shas = sorted(set(file.runs["noise_sha"]) - {""})
+    common = {name: getattr(file.group, name) for name in [*KEY, "split"]}
+    return {
+        "file": file.path.name,
+        **common,
+        "noise": noise_words(file.runs),
+        "noise_shas": " ".join(shas),
+        "n_runs": len(file.runs),
+        "run_set": short_hash(file.runs["run_id"]),
+        "run_ids": " ".join(sorted(file.runs["run_id"])),
+    }
+
+
+def write_index(out: Path, made: Sequence[tuple[Group, dict[str, list[File]]]], rows: pd.DataFrame) -> Path:
+    """Write the list of all files by group, and the runs that have no result.
+
+    Args:
+        out: the folder.
+        made: by group and kind of report, what was written.
+        rows: all rows of the report, for the runs that did not finish.
+    """
+    files = [file for _, kinds in made for part in kinds.values() for file in part]
+    known = {file.path.name for file in files} | {"index.md", "provenance.csv"}
+    older = sorted(p.name for p in out.iterdir() if p.is_file() and p.name not in known and not p.name.startswith("."))
+    text = template("index.md.j2").render(
+        sections=[_section(group, kinds) for group, kinds in made], unfinished=unfinished(rows), older=older
+    )
+    path = out / "index.md"
+    write_text(path, text)
+    return path
+
+
+def _section(group: Group, kinds: dict[str, list[File]]) -> dict[str, Any]:
+    words = [noise_words(group.runs), protocol_words(group), run_words(group.runs)]
+    return {
+        "title": f"{dataset_words(group)}, {scheme_words(group)}",
+        "source": "; ".join(words),
+        "lines": [
+            f"[{file.path.name}]({file.path.name}): {file.title}, {counted(len(file.runs), 'run')}"
+            for files in kinds.values()
+            for file in files
+        ],
+        "absent": ", ".join(kind for kind, files in kinds.items() if not files),
+    }
+
+
+def unfinished(rows: pd.DataFrame) -> list[str]:
+    """Lines on runs without a result: dataset, method, rates, status and the last line of the first error."""
+    runs = rows[rows["status"] != "ok"].drop_duplicates("run_id").sort_values("run_id")
+    lines = []
+    keys = ["dataset", "noise_scheme", "method", "status"]
+    for (dataset, scheme, method, status), part in runs.groupby(keys, dropna=False):
+        rates = ", ".join(f"{rate:g}" for rate in sorted(part["noise_rate"].unique()))
+        errors = [str(error).strip().splitlines()[-1] for error in part["error"].dropna() if str(error).strip()]
+        reason = f": {errors[0]}" if errors else ""
+        lines.append(f"{dataset}, {scheme}: {method} at {rates}: {status}, {counted(len(part), 'run')}{reason}")
+    return lines

@@ -1,0 +1,66 @@
+"""How methods are shown: the registered name, and what differs between its settings where it occurs with several."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+IDENTITY = ["params", "implementation", "method_version", "tuning"]
+MAX_DETAILS = 2  # differing settings up to which a label spells them out
+
+
+def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with a column `label`: the method's name, told apart by what differs between its settings.
+
+    Up to MAX_DETAILS differing settings are spelt out, `mrl (beta=0.5)`; more become a number, `mrl (1)`, and
+    `setting_notes` says what it stands for.
+
+    Args:
+        rows: rows of one group; parameters that differ between groups need no telling apart.
+    """
+    labels: dict[tuple[Any, ...], str] = {}
+    for method, part in rows[["method", *IDENTITY]].drop_duplicates().groupby("method"):
+        details = _details(_settings(part))
+        spelt = max(map(len, details)) <= MAX_DETAILS
+        shown = [_written(detail) if spelt else str(i) for i, detail in enumerate(details, 1)]
+        names = [f"{method} ({text})" if text and len(part) > 1 else str(method) for text in shown]
+        labels |= dict(zip(part.itertuples(index=False, name=None), names, strict=True))
+    keys = rows[["method", *IDENTITY]].itertuples(index=False, name=None)
+    return rows.assign(label=[labels[key] for key in keys])
+
+
+def setting_notes(rows: pd.DataFrame) -> list[str]:
+    """One sentence per method that occurs with several settings.
+
+    Args:
+        rows: rows with a column `label`.
+    """
+    notes = []
+    for method, part in rows[["method", "label", *IDENTITY]].drop_duplicates().groupby("method"):
+        if len(part) > 1:
+            pairs = zip(part["label"], _details(_settings(part)), strict=True)
+            listed = "; ".join(sorted(f"{label}: {_written(detail)}" for label, detail in pairs))
+            notes.append(f"{method} occurs with {len(part)} settings. {listed}.")
+    return notes
+
+
+def written_params(params: str) -> str:
+    """JSON parameters as `a=1, b=x`."""
+    return _written(json.loads(params))
+
+
+def _settings(part: pd.DataFrame) -> list[dict[str, Any]]:
+    rest = [column for column in IDENTITY if column != "params"]
+    return [json.loads(row["params"]) | {name: row[name] for name in rest} for row in part.to_dict("records")]
+
+
+def _details(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What differs: of each setting the entries that are not the same in all."""
+    names = sorted({name for setting in settings for name in setting})
+    differing = [name for name in names if len({json.dumps(s.get(name), sort_keys=True) for s in settings}) > 1]
+    return [{name: setting.get(name) for name in differing} for setting in settings]
+
+
+def _written(setting: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in sorted(setting.items()))

@@ -1,0 +1,55 @@
+"""Text for LaTeX and Markdown: escaping, and the templates in `templates/`."""
+
+from functools import cache
+from typing import Any
+
+import jinja2
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "→": r"$\rightarrow$", "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "–": "--",
+}  # fmt: skip
+_MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`[]"}
+# delimiters that LaTeX does not use
+_LATEX_DELIMITERS: dict[str, Any] = {
+    "block_start_string": "<%",
+    "block_end_string": "%>",
+    "comment_start_string": "<#",
+    "comment_end_string": "#>",
+    "variable_start_string": "<<",
+    "variable_end_string": ">>",
+}
+
+
+def latex(text: str) -> str:
+    """Text with what LaTeX would read as a command escaped; characters that pdflatex has no glyph for become `?`.
+
+    >>> latex("mrl_rc → 50%")
+    'mrl\\\\_rc $\\\\rightarrow$ 50\\\\%'
+    """
+    return "".join(_LATEX.get(c, c if ord(c) < 0x180 else "?") for c in text)
+
+
+def markdown(text: str) -> str:
+    """Text with what Markdown would read as markup escaped.
+
+    >>> markdown("mrl_rc")
+    'mrl\\\\_rc'
+    """
+    return "".join(_MARKDOWN.get(c, c) for c in text)
+
+
+@cache
+def template(name: str) -> jinja2.Template:
+    """The template of a name such as `map.tex.j2`; in those of LaTeX, `<% %>` and `<< >>` are what `{% %}` and `{{ }}` are."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("xmbench.report"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        **(_LATEX_DELIMITERS if ".tex" in name else {}),
+    )
+    environment.filters.update(latex=latex, markdown=markdown)
+    return environment.get_template(name)

@@ -1,0 +1,100 @@
+"""The look of all figures: fonts, sizes, and one colour and marker per method. Nothing global is changed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
+
+import matplotlib
+import seaborn
+from matplotlib import colormaps
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+# seaborn's "colorblind" palette, strong hues first and yellow, hard to see as a line on white, last
+COLOURS = tuple(to_hex(seaborn.color_palette("colorblind")[i]) for i in (0, 1, 2, 3, 4, 5, 9, 6, 7, 8))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")  # 9 and 10 share no factor: 90 different pairs
+FOOTER_SIZE = 5.5
+FOOTER_CHARACTERS_PER_INCH = 22
+
+Style = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Palette:
+    """One colour and marker per method, the same in all figures of a report.
+
+    Attributes:
+        labels: all methods of the report as shown.
+    """
+
+    labels: Sequence[str]
+
+    def __getitem__(self, label: str) -> Style:
+        i = self.labels.index(label)
+        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Matplotlib's settings for the figures made and saved inside; also usable as a decorator."""
+    look = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper", font_scale=0.9)
+    own = {
+        "font.family": ["DejaVu Sans"],  # comes with Matplotlib: the same on every machine
+        "font.sans-serif": ["DejaVu Sans"],
+        "pdf.fonttype": 42,
+        "savefig.dpi": 200,
+        "lines.linewidth": 1.3,
+        "lines.markersize": 4,
+        "axes.titlesize": "medium",
+        "grid.linewidth": 0.5,
+        "legend.frameon": False,
+    }
+    with matplotlib.rc_context(look | own):
+        yield
+
+
+def panels(n_rows: int, n_columns: int, *, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of equal panels, row by row, without pyplot.
+
+    Args:
+        n_rows: rows of panels.
+        n_columns: columns of panels.
+        width: of a panel, in inches.
+        height: of a panel, in inches.
+        options: for `Figure.subplots`, such as `sharey`.
+    """
+    figure = Figure(figsize=(width * n_columns, height * n_rows + 0.6), layout="constrained")
+    return figure, list(figure.subplots(n_rows, n_columns, squeeze=False, **options).flat)
+
+
+def fold(n_panels: int, per_row: int = 3) -> tuple[int, int]:
+    """Rows and columns of a grid for so many panels, with rows as even as can be."""
+    n_rows = -(-n_panels // per_row)
+    return n_rows, -(-n_panels // n_rows)
+
+
+def finish(figure: Figure, title: str, footer: str, handles: Sequence[Artist]) -> None:
+    """Put the title above, the legend at the right and the line that says what is shown below; settle the layout.
+
+    The figure grows by what the legend needs.
+    """
+    longest = max(len(str(handle.get_label())) for handle in handles)
+    width = figure.get_figwidth() + 0.5 + 0.075 * longest
+    height = max(figure.get_figheight(), 0.19 * len(handles) + 0.9)
+    figure.set_size_inches(width, height)
+    figure.suptitle(fill(title, int(11 * width)), fontsize="large")
+    characters = int(FOOTER_CHARACTERS_PER_INCH * width)
+    figure.supxlabel(fill(footer, characters), fontsize=FOOTER_SIZE, color="0.35", linespacing=1.3)
+    figure.legend(handles=handles, loc="outside right upper")
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # else it is computed again for each format
+
+
+def rate_colours(rates: Sequence[float]) -> dict[float, str]:
+    """A colour per noise rate, from dark at the lowest to light at the highest."""
+    steps = [0.85 * i / max(len(rates) - 1, 1) for i in range(len(rates))]
+    return {rate: to_hex(colormaps["viridis"](step)) for rate, step in zip(rates, steps, strict=True)}

@@ -1,0 +1,179 @@
+"""t-SNE of test items: the input features of each modality, and the common space of each method.
+
+van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008. Modalities differ in the dimension of their
+features, so each has an input panel of its own; in a common space all modalities are laid out together, after scaling
+to unit length, where Euclidean distance orders items as cosine similarity does.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+
+from xmbench.report.files import Context, File, write_figure
+from xmbench.report.groups import Arrays, Group, Reader, strip_prefix
+from xmbench.report.style import COLOURS, Style, finish, fold, panels, styled
+from xmbench.report.words import SELECTION_WORDS, absent_words, provenance_words
+
+HIGHEST_RATE = 0.6  # of those in the store, the rate shown is the highest up to this one
+MAX_ITEMS = 500  # per panel
+MAX_ITERATIONS = 500
+MAX_CLASSES = 10  # the most frequent ones are coloured, others grey
+GREY = "0.75"
+MARKERS = ("o", "^", "s", "D", "v", "P", "X")
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points of one panel.
+
+    Attributes:
+        title: such as `input: image` or a method's name.
+        points: (n, 2) layout.
+        modality: (n,) name of each point's modality.
+        class_number: (n,) first class of each point, -1 where it has none.
+    """
+
+    title: str
+    points: NDArray[Any]
+    modality: NDArray[Any]
+    class_number: NDArray[Any]
+
+
+@styled()
+def tsne(group: Group, context: Context) -> list[File]:
+    """Write the t-SNE figure at one noise rate, for the first seed of each method that kept embeddings."""
+    rate = shown_rate(group.rates)
+    kept = _runs_with_embeddings(group, context.reader, rate)
+    if not kept:
+        return []
+    runs = group.runs[group.runs["run_id"].isin(run_id for run_id, _ in kept.values())]
+    clouds, class_names = _clouds(group, {label: arrays for label, (_, arrays) in kept.items()})
+    absent = absent_words(group, kept, "embedding")
+    footer = provenance_words(group, runs, SELECTION_WORDS["best_valid"], f"at most {MAX_ITEMS} items per panel", absent)
+    figure = draw_tsne(group, clouds, class_names, rate, footer)
+    paths = write_figure(context.out / f"{group.slug}_tsne", figure, footer)
+    return [File(path, f"t-SNE of inputs and embeddings at noise rate {rate:g}", group, runs) for path in paths]
+
+
+def shown_rate(rates: list[float]) -> float:
+    """The highest rate up to HIGHEST_RATE, or the lowest where all are above it."""
+    return max((rate for rate in rates if rate <= HIGHEST_RATE + 1e-9), default=min(rates))
+
+
+def _runs_with_embeddings(group: Group, reader: Reader, rate: float) -> dict[str, tuple[str, Arrays]]:
+    """By label, run id and arrays of the first seed at `rate` that kept embeddings."""
+    kept: dict[str, tuple[str, Arrays]] = {}
+    for run in group.finished:
+        if run["noise_rate"] == rate and run["label"] not in kept:
+            arrays = reader.all(run["run_id"])
+            if strip_prefix(arrays, _embedding(group.split)):
+                kept[run["label"]] = (run["run_id"], arrays)
+    return kept
+
+
+def _embedding(split: str) -> str:
+    return f"embedding/{split}/best_valid/mean/"
+
+
+def _clouds(group: Group, kept: dict[str, Arrays]) -> tuple[list[Cloud], list[str]]:
+    """Panels of the inputs, then of each method, and the class names."""
+    clouds: list[Cloud] = []
+    first = next(iter(kept.values()))
+    labels = {name: _first_class(values) for name, values in strip_prefix(first, f"labels/{group.split}/").items()}
+    inputs = strip_prefix(first, f"input/{group.split}/")
+    clouds += [_cloud(f"input: {name}", {name: values}, labels) for name, values in sorted(inputs.items())]
+    for label in (label for label in group.labels if label in kept):
+        spaces = strip_prefix(kept[label], _embedding(group.split))
+        clouds.append(_cloud(label, {name: _unit(values) for name, values in sorted(spaces.items())}, labels))
+    return clouds, [str(name) for name in first.get("class_names", [])]
+
+
+def _cloud(title: str, spaces: Arrays, labels: Arrays) -> Cloud:
+    """Lay out a fixed sample of the items of one or several modalities that share a space."""
+    parts, names, classes = [], [], []
+    for name, values in spaces.items():
+        n_items = min(len(values), MAX_ITEMS // len(spaces))
+        picked = np.sort(np.random.default_rng(0).permutation(len(values))[:n_items])
+        parts.append(np.asarray(values, dtype=np.float32)[picked])
+        names.append(np.full(n_items, name, dtype=object))
+        classes.append(labels[name][picked] if name in labels else np.full(n_items, -1))
+    return Cloud(title, layout(np.concatenate(parts)), np.concatenate(names), np.concatenate(classes))
+
+
+def layout(values: NDArray[Any]) -> NDArray[Any]:
+    """t-SNE coordinates, (n, d) -> (n, 2).
+
+    One thread, because the sums in its gradient depend on the number of threads, and with them the layout.
+    """
+    n = len(values)
+    if n < 5 or np.allclose(values, values[0]):  # nothing to lay out, such as a collapsed space
+        return np.zeros((n, 2), dtype=np.float32)
+    centred = values - values.mean(0)
+    init = "pca" if values.shape[1] > 1 else "random"
+    with threadpool_limits(1):
+        model = TSNE(perplexity=min(30.0, (n - 1) / 3), init=init, random_state=0, max_iter=MAX_ITERATIONS)
+        points: NDArray[Any] = model.fit_transform(centred)
+    return points
+
+
+def _first_class(labels: NDArray[Any]) -> NDArray[Any]:
+    """(n, c) multi-hot -> (n,) number of the first class, -1 where there is none."""
+    return np.where(labels.any(1), labels.argmax(1), -1)
+
+
+def _unit(values: NDArray[Any]) -> NDArray[Any]:
+    rows = values.astype(np.float32)
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+
+
+def draw_tsne(group: Group, clouds: list[Cloud], class_names: list[str], rate: float, footer: str) -> Figure:
+    """One panel per cloud; colour is the class, marker the modality.
+
+    Args:
+        group: the runs.
+        clouds: the panels.
+        class_names: (c,) names; numbers are shown where empty.
+        rate: noise rate of the runs shown.
+        footer: what the figure shows.
+    """
+    figure, axes = panels(*fold(len(clouds)), width=2.3, height=2.3)
+    count = Counter(int(number) for cloud in clouds for number in cloud.class_number if number >= 0)
+    frequent = sorted(number for number, _ in count.most_common(MAX_CLASSES))
+    colours = dict(zip(frequent, COLOURS, strict=False))
+    modalities = sorted({str(name) for cloud in clouds for name in cloud.modality})
+    markers = dict(zip(modalities, cycle(MARKERS), strict=False))
+    for ax, cloud in zip(axes, clouds, strict=False):
+        _scatter(ax, cloud, colours, markers)
+    for ax in axes[len(clouds) :]:
+        ax.set_visible(False)
+    names = {number: class_names[number] if number < len(class_names) else str(number) for number in frequent}
+    point: Style = {"linestyle": "", "markersize": 5, "markeredgewidth": 0}
+    handles = [Line2D([], [], **point, marker=markers[name], color="0.2", label=name) for name in modalities]
+    handles += [Line2D([], [], **point, marker="o", color=colours[number], label=names[number]) for number in frequent]
+    if set(count) - set(frequent):
+        handles.append(Line2D([], [], **point, marker="o", color=GREY, label="other classes"))
+    title = f"t-SNE of {group.dataset} ({group.split}), {group.noise_scheme} noise at rate {rate:g}"
+    finish(figure, title, footer, handles)
+    return figure
+
+
+def _scatter(ax: Axes, cloud: Cloud, colours: dict[int, str], markers: dict[str, str]) -> None:
+    """All points of a panel, in a fixed random order so that no class hides the others."""
+    order = np.random.default_rng(1).permutation(len(cloud.points))
+    for name, marker in markers.items():
+        picked = order[cloud.modality[order] == name]
+        colour = [colours.get(int(number), GREY) for number in cloud.class_number[picked]]
+        x, y = cloud.points[picked].T
+        ax.scatter(x, y, c=colour, marker=marker, s=9, alpha=0.75, linewidths=0, label=name)
+    ax.set_title(cloud.title)
+    ax.set(xticks=[], yticks=[])
+    ax.margins(0.04)
