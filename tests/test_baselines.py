@@ -96,7 +96,9 @@ def test_items_are_embedded_and_compared_one_by_one(name):
     whole = method.similarity(x, y)
     assert np.isfinite(whole).all()
     assert whole.shape == (len(first), len(second))
-    np.testing.assert_allclose(method.similarity(x.take(rows), y.take(columns)), whole[np.ix_(rows, columns)], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        method.similarity(x.take(rows), y.take(columns)), whole[np.ix_(rows, columns)], rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -286,7 +288,9 @@ def test_contrast_alone_is_bit_identical_under_any_label_noise():
 
 def test_prototypes_have_unit_length_in_every_forward(monkeypatch):
     norms, forward = [], mrl.PrototypeNetworks.scores
-    monkeypatch.setattr(mrl.PrototypeNetworks, "scores", lambda nets, z: norms.append(nets.prototypes.norm(dim=0)) or forward(nets, z))
+    monkeypatch.setattr(
+        mrl.PrototypeNetworks, "scores", lambda nets, z: norms.append(nets.prototypes.norm(dim=0)) or forward(nets, z)
+    )
     fitted("mrl", data(train=120).train, epochs=3)
     assert len(norms) == 3 * 2 * 2, "epochs, batches of 100 out of 120, modalities"
     assert torch.allclose(torch.stack(norms), torch.ones(1), atol=1e-6)
@@ -354,7 +358,9 @@ def test_cca_projections_are_white_and_survive_linear_maps(paired):
     np.testing.assert_allclose(a.T @ a / len(a), np.eye(4), atol=1e-5)
     np.testing.assert_allclose(a.T @ b / len(a), np.diag(method.correlations_), atol=1e-5)
     mapped = x @ np.random.default_rng(1).standard_normal((5, 5)) + 3
-    np.testing.assert_allclose(plain("cca", paired({"image": mapped, "text": y}), dim=4, ridge=1e-9).correlations_, method.correlations_, atol=1e-5)
+    np.testing.assert_allclose(
+        plain("cca", paired({"image": mapped, "text": y}), dim=4, ridge=1e-9).correlations_, method.correlations_, atol=1e-5
+    )
     same = plain("cca", paired({"image": x, "text": mapped}), dim=5, ridge=1e-9)
     np.testing.assert_allclose(same.correlations_, 1, atol=1e-4)
     weighted = plain("cca", split, dim=4, ridge=1e-9, power=2.0).embed(split.modalities[0]).values
@@ -425,5 +431,7 @@ def test_linear_methods_read_the_pairs(name, paired):
     ordered = paired({"image": x, "text": y})
     jumbled = paired({"image": x, "text": y[order]})
     jumbled = replace(jumbled, pairs=np.stack([order, np.arange(len(x))], axis=1))
-    first, second = (standardised(plain(name, split, dim=2).embed(ordered.modalities[0]).values) for split in (ordered, jumbled))
+    first, second = (
+        standardised(plain(name, split, dim=2).embed(ordered.modalities[0]).values) for split in (ordered, jumbled)
+    )
     np.testing.assert_allclose(np.abs((first * second).mean(axis=0)), 1, atol=1e-6)

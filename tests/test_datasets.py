@@ -124,7 +124,9 @@ def test_synthetic_plants_what_its_parameters_say():
         cca.fit(dataset.train, FitContext())
         similarity = cca.similarity(*(cca.embed(m) for m in test.modalities))
         by_class = shared_label(*(m.labels for m in test.modalities))
-        return average_precision(similarity, by_class).mean(), recall_at(similarity, np.eye(len(similarity), dtype=bool), 1).mean()
+        return average_precision(similarity, by_class).mean(), recall_at(
+            similarity, np.eye(len(similarity), dtype=bool), 1
+        ).mean()
 
     by_class, by_pair = scores()
     assert by_class > 0.2

@@ -17,7 +17,15 @@ from conftest import ROOT
 from baselines import ce, mrl
 from baselines._backbones import PrototypeNetworks
 from xmbench import Modality, PairedSet, Rows, build_method, class_numbers, one_hot, unit_rows
-from xmbench.metrics import METRICS, average_precision, average_precision_at, first_rank, plausible_relevance, recall_at, shared_label
+from xmbench.metrics import (
+    METRICS,
+    average_precision,
+    average_precision_at,
+    first_rank,
+    plausible_relevance,
+    recall_at,
+    shared_label,
+)
 from xmbench.noise import Noise, corrupt
 
 GOLDEN = Path(os.environ.get("XMBENCH_GOLDEN") or ROOT.parent / "shared" / "golden")
@@ -160,7 +168,9 @@ def recalls(entry, z, monkeypatch):
     def both(scores):
         first, second = (summary(*direction) for direction in directions(scores, per_image).values())
         hits = [first[:3], second[:3]]
-        return np.concatenate([first, second, [hits[0].mean(), hits[1].mean(), METRICS["rsum"].aggregate(np.divide(hits, 100))]])
+        return np.concatenate(
+            [first, second, [hits[0].mean(), hits[1].mean(), METRICS["rsum"].aggregate(np.divide(hits, 100))]]
+        )
 
     for name, direction in directions(z["input.scores"], per_image).items():
         yield f"output.{name}", summary(*direction)
@@ -193,7 +203,9 @@ def label_noise(entry, z, monkeypatch):
     for found in matching(entry, r"output\.noisy_labels_(?P<mode>\w+)_ratio(?P<rate>\w+)"):
         views = (Modality(name=f"view {v}", labels=labels) for v in range(len(z[found[0]])))
         options = {"legacy_seed": seed, "mode": found["mode"], "release": "head"}
-        given = corrupt(PairedSet(modalities=tuple(views)), Noise("mrl_legacy", number(found["rate"]), 0, options), family="golden")
+        given = corrupt(
+            PairedSet(modalities=tuple(views)), Noise("mrl_legacy", number(found["rate"]), 0, options), family="golden"
+        )
         yield found[0], np.stack([class_numbers(m.labels) for m in given.train.modalities])
 
 

@@ -58,9 +58,7 @@ def test_imports_point_one_way(path):
         assert {name.partition(".")[0] for name in imported(tree.body)} <= {"click"}, "import inside the functions"
 
 
-@pytest.mark.parametrize(
-    "code", ["import xmbench", "sys.argv = ['xmbench', '--help']; from xmbench.cli import main; main()"]
-)
+@pytest.mark.parametrize("code", ["import xmbench", "sys.argv = ['xmbench', '--help']; from xmbench.cli import main; main()"])
 def test_importing_costs_neither_torch_nor_pandas(python, code):
     report = "atexit.register(lambda: print('heavy:', *{'torch', 'pandas', 'scipy', 'matplotlib'} & set(sys.modules)))"
     done = python("-c", f"import atexit, sys; {report}; {code}")

@@ -40,9 +40,7 @@ def relabelled(split, *numbers, k=None):
     numbers = numbers * len(split.modalities) if len(numbers) == 1 else numbers
     return PairedSet(
         modalities=tuple(
-            Modality(
-                name=m.name, vectors=m.vectors, labels=one_hot(np.asarray(y), k or m.n_classes), item_ids=m.item_ids
-            )
+            Modality(name=m.name, vectors=m.vectors, labels=one_hot(np.asarray(y), k or m.n_classes), item_ids=m.item_ids)
             for m, y in zip(split.modalities, numbers, strict=True)
         ),
         pairs=split.pairs,
@@ -139,9 +137,7 @@ def test_rate_0_of_file_does_not_read_it_and_data_without_labels_pass():
     split = split_of(60)
     assert draw(split, "file", 0, path="nowhere.json").noise_sha == draw(split, "symmetric", 0).noise_sha
     bare = strip(split, frozenset({"vectors", "pairs"}))
-    assert (
-        draw(bare, "symmetric", 0).realised_rate == 0 and draw(bare, "symmetric", 0).train.modalities == bare.modalities
-    )
+    assert draw(bare, "symmetric", 0).realised_rate == 0 and draw(bare, "symmetric", 0).train.modalities == bare.modalities
     with pytest.raises(ValueError, match="symmetric needs labels in every modality, 'image' has none"):
         draw(bare, "symmetric", 0.2)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-METHOD = '''
+METHOD = """
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,16 @@ class TrimmedCCA(Method):
 
     def embed(self, modality: Modality) -> Embedding:
         return self.cca_.embed(modality)
-'''
+"""
+
+DATASET = """
+from dataclasses import replace
+
+from xmbench.datasets import synthetic
+from xmbench.datasets.synthetic import Parameters, load
+
+CARD = replace(synthetic.CARD, name="toy_data")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +87,7 @@ def test_the_command_line_lists_it_beside_the_built_in_ones(python, trimmed):
 
 
 def test_a_dataset_comes_the_same_way(python, installed):
-    source = "from xmbench.datasets.synthetic import Parameters, load\n"
-    source += "from dataclasses import replace\nfrom xmbench.datasets import synthetic\nCARD = replace(synthetic.CARD, name='toy_data')\n"
-    folder = installed({"toy_data": "toy_data"}, {"toy_data": source}, group="xmbench.datasets")
+    folder = installed({"toy_data": "toy_data"}, {"toy_data": DATASET}, group="xmbench.datasets")
     done = python("-c", "import xmbench; print(len(xmbench.load_dataset('toy_data', train=30).train.pairs))", PYTHONPATH=folder)
     assert done.stdout == "30\n", done.stderr
 

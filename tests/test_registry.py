@@ -48,7 +48,10 @@ def test_built_in_methods_are_listed_by_file_name():
 
 
 def test_listing_imports_nothing(python):
-    done = python("-c", "import sys, xmbench; print(len(xmbench.method_names())); print('torch' in sys.modules, 'baselines.cca' in sys.modules)")
+    done = python(
+        "-c",
+        "import sys, xmbench; print(len(xmbench.method_names())); print('torch' in sys.modules, 'baselines.cca' in sys.modules)",
+    )
     count, loaded = done.stdout.splitlines()
     assert int(count) >= len(BUILT_IN)
     assert loaded == "False False"

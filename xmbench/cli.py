@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from xmbench.spec import Spec
     from xmbench.store import Store
+    from xmbench.sweep import Outcome
 
 DONE, INTERNAL, USAGE, SOME_FAILED, REGRESSION, NO_DATA, NOTHING, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 REPORT_HINT = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
@@ -101,25 +102,16 @@ def run(
     if dry_run:
         return
     store.check_writable()
-    seconds = estimate(work, store, settings)
+    seconds = estimate(work, settings)
     if work.groups:
         wall = sum(seconds.values()) / min(at_a_time, len(work.groups))
         click.echo(f"about {duration(wall)}, {at_a_time} at a time on {settings.device}; store {store.path}", err=True)
     with Progress(work.groups, seconds) as progress:
-        outcome = sweep(work, store, settings, jobs=at_a_time, rerun=frozenset(rerun), progress=progress)
-    _finish(
-        click.get_current_context(),
-        outcome.counts,
-        outcome.interrupted,
-        store,
-        [cell.run.run_id for cell in cells],
-        grid["form"],
-    )
+        outcome = sweep(work, store, settings, jobs=at_a_time, progress=progress)
+    _finish(outcome, store, [cell.run.run_id for cell in cells], grid["form"])
 
 
-def _finish(
-    context: click.Context, counts: dict[str, int], interrupted: bool, store: "Store", run_ids: list[str], form: str
-) -> None:
+def _finish(outcome: "Outcome", store: "Store", run_ids: list[str], form: str) -> None:
     """Print the summary of a sweep and leave with its exit code."""
     rows = store.rows()
     rows = rows[rows["run_id"].isin(run_ids)]
@@ -130,11 +122,11 @@ def _finish(
             f"{row['status']}: {row['method']} on {row['dataset']}, rate {row['noise_rate']}, seed {row['seed']}: {reason}",
             err=True,
         )
-    if interrupted:
-        click.echo(f"interrupted; finished runs are kept. To go on: {_command()}", err=True)
-        context.exit(INTERRUPTED)
+    if outcome.interrupted or outcome.error:
+        click.echo(f"{outcome.error or 'interrupted'}; finished runs are kept. To go on: {_command()}", err=True)
+        raise click.exceptions.Exit(INTERRUPTED if outcome.interrupted else SOME_FAILED)
     click.echo(f"report: xmbench report --store {store.path}", err=True)
-    context.exit(SOME_FAILED if counts.get("failed") else DONE)
+    raise click.exceptions.Exit(SOME_FAILED if outcome.counts.get("failed") else DONE)
 
 
 def _command() -> str:
@@ -255,11 +247,11 @@ def report(store: str, out: str, where: str | None) -> None:
     from pathlib import Path
 
     from xmbench.report import NothingToReport, render
-    from xmbench.store import Store, where_rows
+    from xmbench.store import Store, mark_stale, where_rows
 
     source = Store(store)
     try:
-        files = render(source, Path(out), where=where_rows(source.rows(), where) if where else None)
+        files = render(source, Path(out), where=mark_stale(where_rows(source.rows(), where)))
     except NothingToReport as error:
         raise Stop(str(error), NOTHING) from None
     for file in files:
@@ -284,7 +276,7 @@ def check(against: str, jobs: int, form: str) -> None:
     click.echo(f"{len(table)} numbers of {against} compared, {len(bad)} of them differ", err=True)
     if len(bad):
         _print(bad, form)
-    click.get_current_context().exit(REGRESSION if len(bad) else DONE)
+    raise click.exceptions.Exit(REGRESSION if len(bad) else DONE)
 
 
 def _spec(

@@ -15,6 +15,7 @@ from xmbench.types import FEATURES, Array, Embedding, Modality, PairedSet, strea
 
 ITEMS_PER_BLOCK = 4096
 SIMILARITY_BYTES = 1 << 28
+RANKING_DEPTH = 50
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 11)
 
 
@@ -58,7 +59,7 @@ def _embed(method: Method, modality: Modality, dtype: str, seed: int) -> list[Em
     blocks = []
     for start in range(0, len(order), ITEMS_PER_BLOCK):
         rows = np.arange(start, min(start + ITEMS_PER_BLOCK, len(order)))
-        made = method.embed(shown.take(rows))
+        made = method.embed(shown.take(rows).materialised())
         networks = [made] if isinstance(made, Embedding) else list(made)
         for embedding in networks:
             _check_embedding(method, modality.name, embedding, len(rows))
@@ -87,11 +88,17 @@ def _check_embedding(method: Method, name: str, embedding: Embedding, n_items: i
 
 
 def measure(
-    method: Method, split: PairedSet, embeddings: dict[str, list[Embedding]], protocol: Protocol, *, curves: bool = True
+    method: Method,
+    split: PairedSet,
+    embeddings: dict[str, list[Embedding]],
+    protocol: Protocol,
+    *,
+    curves: bool = False,
+    rankings: bool = False,
 ) -> Measured:
     """Every metric of the protocol that the split has the labels or pairs for, per network and for their mean.
 
-    With `curves`, precision-recall curves too.
+    With `curves`, precision-recall curves too; with `rankings`, the first 50 gallery items of every query.
     """
     measured = Measured()
     names = [modality.name for modality in split.modalities]
@@ -102,7 +109,7 @@ def measure(
         if method.info.retrieval:
             for first, second in permutations(range(len(names)), 2):
                 similarity = Similarity(method, embeddings, (first, second), names, list(chosen))
-                _measure_direction(measured, split, (first, second), network, similarity, protocol, curves)
+                _measure_direction(measured, split, (first, second), network, similarity, protocol, curves, rankings)
             _average_directions(measured, network)
     if "micro_f1" in protocol.metrics:
         _measure_classes(measured, method, split)
@@ -153,6 +160,7 @@ def _measure_direction(
     similarity: Similarity,
     protocol: Protocol,
     curves: bool,
+    rankings: bool,
 ) -> None:
     wanted = {
         kind: [m for m in protocol.metrics if METRICS[m].relevance == kind and METRICS[m].function]
@@ -161,7 +169,7 @@ def _measure_direction(
     relevance = {kind: Relevance(split, direction, kind) for kind, metrics in wanted.items() if metrics and _has(split, kind)}
     values: dict[str, list[Array]] = {name: [] for kind in relevance for name in wanted[kind]}
     counts: dict[str, list[Array]] = {kind: [] for kind in relevance}
-    points = []
+    points, tops = [], []
     for rows, block in similarity.blocks():
         for kind, relevant in relevance.items():
             mask = relevant.block(rows)
@@ -170,6 +178,10 @@ def _measure_direction(
                 values[name].append(per_query)
             if kind == "labels" and curves:
                 points.append(pr_points(block, mask))
+        if rankings:
+            tops.append(np.argsort(-block, axis=1, kind="stable")[:, :RANKING_DEPTH].astype(np.int32))
+    if tops:
+        measured.arrays[f"ranking/{network}/{similarity.name}"] = np.concatenate(tops)
     for name, parts in values.items():
         kind = METRICS[name].relevance
         chance = _chance(name, np.concatenate(counts[kind]), relevance[kind].n_gallery)
@@ -253,7 +265,7 @@ def selection_score(method: Method, split: PairedSet, embeddings: dict[str, list
     """What chooses an epoch: the mean MAP of all directions where there are labels, else rSum."""
     by_labels = _has(split, "labels") if protocol.selection == "auto" else protocol.selection == "map"
     metrics = ("map",) if by_labels else ("r@1", "r@5", "r@10")
-    measured = measure(method, split, embeddings, replace(protocol, metrics=metrics), curves=False)
+    measured = measure(method, split, embeddings, replace(protocol, metrics=metrics))
     return measured.value("map" if by_labels else "rsum")
 
 

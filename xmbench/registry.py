@@ -148,5 +148,18 @@ def typed_value(where: str, kind: Any, value: Any) -> Any:
 def source_sha(cls: type) -> str:
     """Hash of the source file that defines `cls`, 16 hex digits: a run whose method's file changed is stale."""
     path = getattr(sys.modules[cls.__module__], "__file__", None)
-    content = Path(path).read_bytes() if path is not None else cls.__qualname__.encode()
+    return _sha(Path(path).read_bytes() if path is not None else cls.__qualname__.encode())
+
+
+def module_sha(name: str) -> str | None:
+    """`source_sha` of method `name` without importing it; None where its file cannot be found."""
+    module = modules("baselines", "xmbench.methods").get(name)
+    try:
+        spec = importlib.util.find_spec(module) if module is not None else None
+    except ImportError:
+        return None
+    return _sha(Path(spec.origin).read_bytes()) if spec is not None and spec.origin is not None else None
+
+
+def _sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]

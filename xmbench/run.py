@@ -5,7 +5,7 @@ import platform
 import subprocess
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from xmbench import __version__
 from xmbench.evaluate import Measured, embed_split, measure, noise_detection, selection_score
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
@@ -27,7 +28,6 @@ from xmbench.types import Array, Dataset, PairedSet, stream
 
 CHECKPOINT_SECONDS = 60.0
 _INPUT_COMPONENTS = 50
-_RANKING_DEPTH = 50
 _IDENTITY = "run_id noise_scheme noise_rate noise_seed realised_rate noise_sha noise_options method spec profile"
 
 
@@ -61,38 +61,39 @@ class _Fitted:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def execute(cells: Sequence[Cell], store: Store, settings: Settings, *, rerun: bool = False) -> list[tuple[str, str]]:
+def execute(cells: Sequence[Cell], store: Store, settings: Settings, known: Mapping[str, str]) -> list[tuple[str, str]]:
     """Fit once for cells that share a fit, measure once for those that share their results, store every run.
 
     Args:
         cells: planned runs with one fit key.
         store: where to.
         settings: device, threads, checkpoints.
-        rerun: measure anew even where the store holds a run with the same score key.
+        known: score key -> a stored run that has these results already.
 
     Returns:
         (run id, status) per cell: "ok", or "failed" with the traceback in its row.
+
+    Raises:
+        StoreError: the store cannot be written.
     """
-    source = {} if rerun else {run.score_key: run.run_id for run in store.finished().values() if run.status == "ok"}
-    known = [cell for cell in cells if cell.score_key in source]
-    done = [_store_copy(cell, source[cell.score_key], store) for cell in known]
-    rest = [cell for cell in cells if cell.score_key not in source]
+    done = [_store_copy(cell, known[cell.score_key], store) for cell in cells if cell.score_key in known]
+    rest = [cell for cell in cells if cell.score_key not in known]
     if not rest:
         return done
     started = time.perf_counter()
     try:
         fitted = _fit(rest, store, settings)
         results = _measure(fitted, rest)
-        for cell in rest:
-            rows, arrays = results[cell.score_key]
-            store.write(_rows(cell, fitted, settings, rows), arrays)
+        written = [(_rows(cell, fitted, settings, results[cell.score_key][0]), results[cell.score_key][1]) for cell in rest]
+        status = "ok"
     except Exception as error:
-        message = "".join(traceback.format_exception(error))
-        for cell in rest:
-            store.write([failure_row(cell, "failed", message, time.perf_counter() - started)], {})
-        return done + [(cell.run.run_id, "failed") for cell in rest]
+        message, seconds = "".join(traceback.format_exception(error)), time.perf_counter() - started
+        written = [([failure_row(cell, "failed", message, seconds)], {}) for cell in rest]
+        status = "failed"
+    for rows, arrays in written:
+        store.write(rows, arrays)
     store.checkpoint(rest[0].fit_key).unlink(missing_ok=True)
-    return done + [(cell.run.run_id, "ok") for cell in rest]
+    return done + [(cell.run.run_id, status) for cell in rest]
 
 
 def estimate_seconds(cell: Cell, settings: Settings) -> float:
@@ -225,7 +226,9 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
     measured = {}
     for name, split in {"valid": fitted.valid[key], **fitted.dataset.tests}.items():
         embeddings = embed_split(fitted.method, split, protocol.dtype, seed)
-        measured[name] = measure(fitted.method, split, embeddings, protocol)
+        measured[name] = measure(
+            fitted.method, split, embeddings, protocol, curves=name != "valid", rankings=keep and name != "valid"
+        )
         if keep and name != "valid":
             for modality, networks in embeddings.items():
                 for number, embedding in enumerate(networks):
@@ -357,6 +360,8 @@ def _store_copy(cell: Cell, run_id: str, store: Store) -> tuple[str, str]:
 def git_commit() -> str:
     """The commit that the package was run from, with "+" where the work tree differs; "" outside a repository."""
     folder = Path(__file__).parent
+    if not (folder.parent / "pyproject.toml").exists():
+        return ""
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True, timeout=10
@@ -373,8 +378,8 @@ def versions() -> str:
     """Versions of what the numbers depend on, as JSON."""
     from xmbench.device import fast_matmul
 
-    found = {"python": platform.python_version(), "matmul": fast_matmul().split()[0]}
-    for name in ("xmbench", "torch", "numpy", "scipy", "scikit-learn"):
+    found = {"python": platform.python_version(), "matmul": fast_matmul().split()[0], "xmbench": __version__}
+    for name in ("torch", "numpy", "scipy", "scikit-learn"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from xmbench.registry import closest
+from xmbench.registry import closest, module_sha
 from xmbench.types import Array
 
 SCHEMA_VERSION = 1
@@ -44,7 +44,7 @@ _LOG = logging.getLogger("xmbench")
 
 
 class StoreError(OSError):
-    """A store that cannot be used: not writable, or written by a newer xmbench."""
+    """A store that cannot be used: full, or written by a newer xmbench."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,21 @@ class Store:
         """Write one run: its arrays first, its rows last; a run whose rows exist is done.
 
         Raises:
-            OSError: the disk is full or the folder not writable; nothing half-written is left.
+            StoreError: the disk is full or the folder not writable; nothing half-written is left.
         """
         run_id = rows[0]["run_id"]
-        self.path.mkdir(parents=True, exist_ok=True)
         table = pa.Table.from_pylist([{"schema_version": SCHEMA_VERSION, **row} for row in rows], schema=_SCHEMA)
-        if arrays:
-            _atomic(self.path / f"{run_id}.npz", lambda file: np.savez_compressed(file, **dict(arrays)))  # type: ignore[arg-type]
-        _atomic(self.path / f"{run_id}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if arrays:
+                _atomic(self.path / f"{run_id}.npz", lambda file: np.savez_compressed(file, **dict(arrays)))  # type: ignore[arg-type]
+            _atomic(self.path / f"{run_id}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
+        except OSError as error:
+            reason = error.strerror or error
+            raise StoreError(f"run {run_id} could not be written to {self.path} ({reason})") from error
 
     def check_writable(self) -> None:
-        """Raise StoreError where results could not be written."""
+        """Raise ValueError where results could not be written."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             probe = self.path / f".writable-{os.getpid()}"
@@ -129,7 +133,7 @@ class Store:
             probe.unlink()
         except OSError as error:
             reason = error.strerror or error
-            raise StoreError(f"store {self.path} must be a writable folder ({reason}); choose another with --store") from None
+            raise ValueError(f"store {self.path} must be a writable folder ({reason}); choose another with --store") from None
 
     def checkpoint(self, fit_key: str) -> Path:
         """Where an unfinished fit keeps its last epoch."""
@@ -194,6 +198,13 @@ def _atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def mark_stale(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows with a column `stale`: the source file of the run's method is another one than when it ran."""
+    now = {name: module_sha(name) for name in rows["implementation"].dropna().unique()}
+    current = rows["implementation"].map(now)
+    return rows.assign(stale=current.notna() & rows["source_sha"].notna() & (current != rows["source_sha"]))
 
 
 _QUERY_NODES = (

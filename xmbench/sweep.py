@@ -1,14 +1,14 @@
 """Run many cells: what is missing, in parallel through joblib, with progress; a stop loses nothing that is finished."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from xmbench.plan import Cell
 from xmbench.run import Settings, estimate_seconds, execute, failure_row
 from xmbench.spec import canonical
-from xmbench.store import Finished, Store
+from xmbench.store import Finished, Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,8 @@ class Todo:
         impossible: not applicable or skipped.
         groups: cells to run, those that share a fit together.
         shared: how many runs cost nothing, since another one has the same fit.
+        stored: all finished runs of the store by id.
+        known: score key -> stored run with the same results.
     """
 
     cells: list[Cell]
@@ -28,14 +30,17 @@ class Todo:
     impossible: list[Cell]
     groups: list[list[Cell]]
     shared: int
+    stored: dict[str, Finished]
+    known: dict[str, str]
 
 
 @dataclass
 class Outcome:
-    """How a sweep ended: status -> number of runs, and whether it was interrupted."""
+    """How a sweep ended: status -> number of runs, whether it was interrupted, and why it could not go on."""
 
     counts: dict[str, int] = field(default_factory=dict)
     interrupted: bool = False
+    error: str = ""
 
 
 def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -> Todo:
@@ -51,10 +56,12 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
     groups: dict[str, list[Cell]] = {}
     for cell in missing:
         groups.setdefault(cell.fit_key, []).append(cell)
-    known = {run.score_key for run in stored.values() if run.status == "ok"} if not rerun else set()
+    sources = {(run.score_key, run.source_sha): run.run_id for run in stored.values() if run.status == "ok"}
+    found = {cell.score_key: sources.get((cell.score_key, cell.source_sha)) for cell in missing}
+    known = {key: run_id for key, run_id in found.items() if run_id is not None}
     fits = sum(any(cell.score_key not in known for cell in group) for group in groups.values())
     impossible = [cell for cell in cells if cell.status != "ready"]
-    return Todo(cells, done, impossible, list(groups.values()), len(missing) - fits)
+    return Todo(cells, done, impossible, list(groups.values()), len(missing) - fits, stored, known)
 
 
 def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
@@ -70,11 +77,15 @@ def _is_plugin(cell: Cell) -> bool:
     return not find_method(cell.run.implementation).__module__.startswith("baselines.")
 
 
-def estimate(work: Todo, store: Store, settings: Settings) -> dict[str, float]:
+def estimate(work: Todo, settings: Settings) -> dict[str, float]:
     """Fit key -> about how many seconds it will take: by earlier runs of the store, else by timing three batches."""
-    earlier = {(r.dataset, r.dataset_params, r.params): r.fit_seconds for r in store.finished().values() if r.status == "ok"}
+    earlier = {(r.dataset, r.dataset_params, r.params): r.fit_seconds for r in work.stored.values() if r.status == "ok"}
     seconds = {}
-    for cell, *_ in work.groups:
+    for group in work.groups:
+        cell = group[0]
+        if all(c.score_key in work.known for c in group):
+            seconds[cell.fit_key] = 0.1
+            continue
         key = (cell.run.dataset, canonical(dict(cell.run.dataset_parameters)), canonical(dict(cell.run.parameters)))
         if key not in earlier:
             earlier[key] = estimate_seconds(cell, settings)
@@ -94,7 +105,6 @@ def sweep(
     settings: Settings,
     *,
     jobs: int = 1,
-    rerun: frozenset[str] = frozenset(),
     progress: Callable[[str, str, Cell], None] = lambda run_id, status, cell: None,
 ) -> Outcome:
     """Run what is missing.
@@ -104,7 +114,6 @@ def sweep(
         store: where results go; every finished run is there at once.
         settings: of execution.
         jobs: runs at a time, each in a process of its own; 1 runs in this process.
-        rerun: as for `todo`.
         progress: called with run id, status and cell after every run.
     """
     outcome = Outcome()
@@ -113,13 +122,16 @@ def sweep(
         store.write([failure_row(cell, cell.status, cell.reason)], {})
         _count(outcome, cell.status)
     try:
-        for finished in _executed(work.groups, store, settings, jobs, bool(rerun)):
+        for finished in _executed(work, store, settings, jobs):
             for run_id, status in finished:
                 _count(outcome, status)
                 progress(run_id, status, by_id[run_id])
     except KeyboardInterrupt:
         _stop_workers()
         outcome.interrupted = True
+    except StoreError as error:
+        _stop_workers()
+        outcome.error = str(error)
     return outcome
 
 
@@ -127,20 +139,18 @@ def _count(outcome: Outcome, status: str) -> None:
     outcome.counts[status] = outcome.counts.get(status, 0) + 1
 
 
-def _executed(
-    groups: Sequence[list[Cell]], store: Store, settings: Settings, jobs: int, rerun: bool
-) -> Iterator[list[tuple[str, str]]]:
+def _executed(work: Todo, store: Store, settings: Settings, jobs: int) -> Iterator[list[tuple[str, str]]]:
     if jobs == 1:
-        for group in groups:
-            yield execute(group, store, settings, rerun=rerun)
+        for group in work.groups:
+            yield execute(group, store, settings, work.known)
         return
     from joblib import Parallel, delayed
 
     parallel: Any = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
-    yield from parallel(delayed(_in_worker)(group, store, settings, rerun) for group in groups)
+    yield from parallel(delayed(_in_worker)(group, store, settings, work.known) for group in work.groups)
 
 
-def _in_worker(group: list[Cell], store: Store, settings: Settings, rerun: bool) -> list[tuple[str, str]]:
+def _in_worker(group: list[Cell], store: Store, settings: Settings, known: dict[str, str]) -> list[tuple[str, str]]:
     """`execute` in a worker process, which leaves Ctrl-C to the main process."""
     import signal
 
@@ -148,7 +158,7 @@ def _in_worker(group: list[Cell], store: Store, settings: Settings, rerun: bool)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return execute(group, store, settings, rerun=rerun)
+        return execute(group, store, settings, known)
     finally:
         return_freed_memory()
 

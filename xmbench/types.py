@@ -110,6 +110,10 @@ class Modality:
         parts: dict[str, Any] = {k: v.take(rows) if isinstance(v, Rows) else v[rows] for k, v in self._per_item().items()}
         return replace(self, **parts)
 
+    def materialised(self) -> "Modality":
+        """This modality with features of its own, which no longer know where their rows came from."""
+        return replace(self, **{k: Rows(np.asarray(v)) for k, v in self._per_item().items() if isinstance(v, Rows)})
+
     def only(self, needs: frozenset[str]) -> "Modality":
         """This modality with nothing but what `needs` names (lengths and vocabulary go with their sequences)."""
         ordered = needs & {"sequences", "tokens"}

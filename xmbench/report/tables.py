@@ -27,7 +27,7 @@ from xmbench.report.words import (
 )
 
 DIRECTIONS_PER_BLOCK = 3  # column groups side by side; more continue below
-FAILED, NOT_RUN, STALE = "×", "–", "†"
+FAILED, NO_RUN, STALE = "×", "–", "†"
 FORMATS = ("tex", "md")
 
 
@@ -68,7 +68,7 @@ def map_cells(group: Group, selection: str) -> pd.DataFrame:
     cells = cells.assign(
         n=cells["n"].fillna(0).astype(int),
         stale=cells["stale"].eq(True),
-        status=cells["status"].fillna("not run"),
+        status=cells["status"].fillna("no run"),
         oracle=cells["label"].isin(group.oracles),
         chance=cells["direction"].map(group.chance),
     )
@@ -180,7 +180,7 @@ def _shown(cell: dict[Hashable, Any], n_planned: int) -> dict[str, Any]:
 def _mark(status: str) -> str:
     if status.startswith("not_applicable") and "," not in status:
         return "n/a"
-    return NOT_RUN if status == "not run" else FAILED
+    return NO_RUN if status in ("", "no run") else FAILED
 
 
 def _notes(group: Group, cells: pd.DataFrame) -> list[str]:
@@ -189,7 +189,7 @@ def _notes(group: Group, cells: pd.DataFrame) -> list[str]:
     notes = setting_notes(group.rows)
     if cells["n"].between(1, group.n_planned - 1).any():
         notes.append(f"n/{group.n_planned}: only n of {group.n_planned} seeds have a result; the mean is over those.")
-    for mark, meaning in {FAILED: "no run finished", "n/a": "not applicable", NOT_RUN: "not run"}.items():
+    for mark, meaning in {FAILED: "no run finished", "n/a": "not applicable", NO_RUN: "no result"}.items():
         marked = empty[empty["mark"] == mark]
         listed = [_where(part, mark) for _, part in marked.groupby(["label", "status"])]
         notes += [f"{mark}: {meaning}: {'; '.join(listed)}."] if listed else []

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
+from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from xmbench.report.files import Context, File, write_figure
@@ -127,12 +128,12 @@ def layout(values: NDArray[Any]) -> NDArray[Any]:
 
 def _first_class(labels: NDArray[Any]) -> NDArray[Any]:
     """(n, c) multi-hot -> (n,) number of the first class, -1 where there is none."""
-    return np.where(labels.any(1), labels.argmax(1), -1)
+    return np.where(labels.any(1), labels.argmax(1), np.int64(-1))
 
 
 def _unit(values: NDArray[Any]) -> NDArray[Any]:
-    rows = values.astype(np.float32)
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
+    unit: NDArray[Any] = normalize(values.astype(np.float32))
+    return unit
 
 
 def draw_tsne(group: Group, clouds: list[Cloud], class_names: list[str], rate: float, footer: str) -> Figure:
