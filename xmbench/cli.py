@@ -381,8 +381,9 @@ def _report_error(error: Exception) -> int:
     """Print what went wrong; return the exit code."""
     from xmbench.datasets import MissingDataError
     from xmbench.store import StoreError
+    from xmbench.types import DataError
 
-    if isinstance(error, MissingDataError | StoreError):
+    if isinstance(error, MissingDataError | DataError | StoreError):
         click.echo(f"Error: {error}", err=True)
         return NO_DATA
     if isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError | IndexError):

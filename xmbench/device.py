@@ -13,11 +13,18 @@ FLOAT32_ERROR = 1e-5
 
 
 def choose_device(wanted: str = "auto") -> str:
-    """The device to run on: `wanted`, or for "auto" CUDA, then Apple's MPS, then the CPU, whichever is there first."""
+    """The device to run on: `wanted`, or for "auto" CUDA, then Apple's MPS, then the CPU, whichever is there first.
+
+    Raises:
+        ValueError: a name that torch does not know, or CUDA where there is none.
+    """
     import torch
 
     if wanted != "auto":
-        torch.device(wanted)  # raises RuntimeError with the list of device types for a name that is none
+        try:
+            torch.device(wanted)
+        except RuntimeError as error:
+            raise ValueError(f"device must be one that torch knows, such as cpu or cuda:0, got {wanted!r}: {error}") from None
         if wanted.startswith("cuda") and not torch.cuda.is_available():
             raise ValueError(f"device {wanted!r} must exist, but torch {torch.__version__} sees no CUDA; use --device auto")
         return wanted

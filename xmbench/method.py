@@ -86,11 +86,11 @@ def unit_rows(values: Array) -> Array:
     return np.asarray(values / np.maximum(norms, np.finfo(values.dtype).tiny))
 
 
-def check_positive(method: Any, *names: str) -> None:
+def check_positive(method: Method, *names: str) -> None:
     """Raise ValueError where one of the named hyper-parameters is not above zero."""
     for name in names:
         if not getattr(method, name) > 0:
-            raise ValueError(f"{name} must be above 0, got {getattr(method, name)!r}")
+            raise ValueError(f"{method.info.name}.{name} must be above 0, got {getattr(method, name)!r}")
 
 
 class DeviceRows:

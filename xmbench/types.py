@@ -17,6 +17,10 @@ FEATURES = frozenset({"vectors", "sequences", "tokens"})
 NEEDS = FEATURES | {"labels", "pairs", "clean"}
 
 
+class DataError(ValueError):
+    """Data that cannot be used: what must hold, and what was found."""
+
+
 class Rows:
     """Rows of an array or memory map, picked by an index: shuffling and subsetting compose indices and copy nothing.
 
@@ -112,7 +116,8 @@ class Modality:
 
     def materialised(self) -> "Modality":
         """This modality with features of its own, which no longer know where their rows came from."""
-        return replace(self, **{k: Rows(np.asarray(v)) for k, v in self._per_item().items() if isinstance(v, Rows)})
+        parts: dict[str, Any] = {k: Rows(np.asarray(v)) for k, v in self._per_item().items() if isinstance(v, Rows)}
+        return replace(self, **parts)
 
     def only(self, needs: frozenset[str]) -> "Modality":
         """This modality with nothing but what `needs` names (lengths and vocabulary go with their sequences)."""
@@ -286,30 +291,30 @@ def split_sha(split: PairedSet) -> str:
 
 
 def check_split(name: str, split: PairedSet) -> None:
-    """Raise ValueError where a split cannot be used: empty, not finite, one class, labels or pairs out of range."""
+    """Raise DataError where a split cannot be used: empty, not finite, one class, labels or pairs out of range."""
     classes = {m.name: m.labels.shape[1] for m in split.modalities if m.labels is not None}
     if len(set(classes.values())) > 1:
-        raise ValueError(f"{name}: every modality must have the same classes, got {classes}")
+        raise DataError(f"{name}: every modality must have the same classes, got {classes}")
     for modality in split.modalities:
         _check_modality(f"{name}/{modality.name}", modality)
     if split.pairs is not None:
         sizes = np.array([len(m) for m in split.modalities])
         if not len(split.pairs):
-            raise ValueError(f"{name}: a split must hold at least one pair, got none")
+            raise DataError(f"{name}: a split must hold at least one pair, got none")
         if split.pairs.min() < 0 or (split.pairs >= sizes).any():
-            raise ValueError(
+            raise DataError(
                 f"{name}: pairs must be row numbers below {sizes.tolist()}, got up to {split.pairs.max(0).tolist()}"
             )
 
 
 def _check_modality(where: str, modality: Modality) -> None:
     if not len(modality):
-        raise ValueError(f"{where}: a split must hold at least one item, got none")
+        raise DataError(f"{where}: a split must hold at least one item, got none")
     for kind, rows in (("vectors", modality.vectors), ("sequences", modality.sequences)):
         for start in range(0, len(rows) if rows is not None else 0, 4096):
             block = rows[slice(start, start + 4096)] if rows is not None else np.empty(0)
             if not np.isfinite(block).all():
                 bad = int((~np.isfinite(block.reshape(len(block), -1)).all(axis=1)).argmax()) + start
-                raise ValueError(f"{where}: {kind} must be finite, got NaN or infinity in row {bad}; drop or repair it")
+                raise DataError(f"{where}: {kind} must be finite, got NaN or infinity in row {bad}; drop or repair it")
     if modality.labels is not None and len(modality) > 1 and modality.labels.any(axis=0).sum() < 2:
-        raise ValueError(f"{where}: retrieval by class needs two classes or more, got {int(modality.labels.any(axis=0).sum())}")
+        raise DataError(f"{where}: retrieval by class needs two classes or more, got {int(modality.labels.any(axis=0).sum())}")

@@ -47,7 +47,8 @@ def load_dataset(name: str, **parameters: Any) -> Dataset:
 
     Raises:
         LookupError: no such dataset.
-        ValueError: a parameter that does not exist or has the wrong type, or data that cannot be used.
+        ValueError: a parameter that does not exist or has the wrong type.
+        DataError: data that cannot be used, such as features that are not finite.
         MissingDataError: files that are neither on disk nor could be downloaded.
     """
     module = _module(name)

@@ -1,0 +1,43 @@
+"""The README's example is a method that runs, and every command in it is one that the program takes."""
+
+import importlib
+import re
+import shlex
+
+import pytest
+from conftest import ROOT
+
+from xmbench import registry
+from xmbench.cli import cli
+from xmbench.plan import plan
+from xmbench.run import Settings
+from xmbench.spec import Spec
+from xmbench.store import Store
+from xmbench.sweep import sweep, todo
+
+README = (ROOT / "README.md").read_text("utf-8")
+COMMANDS = [line.strip().partition("  #")[0] for line in README.splitlines() if line.startswith("    xmbench ")]
+
+
+def test_the_example_method_beats_chance(tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    (tmp_path / "readme_means.py").write_text(code, "utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    importlib.import_module("readme_means")
+    store = Store(tmp_path / "store")
+    sweep(todo(plan(Spec(methods=("means",), datasets=("openmoji",), rates=(0.2,), seeds=(0,))), store), store, Settings())
+    rows = store.rows()
+    assert set(rows["status"]) == {"ok"}, rows["error"].iloc[0]
+    measured = rows[(rows["metric"] == "map") & (rows["split"] == "test") & (rows["direction"] == "mean")].iloc[0]
+    assert measured["value"] > 2 * measured["chance"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_are_understood(command):
+    name, *arguments = shlex.split(command.partition(" > ")[0])[1:]
+    cli.commands[name].make_context(name, arguments)  # raises for an option that does not exist
+
+
+def test_there_are_commands():
+    assert len(COMMANDS) >= 6
