@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from sklearn.cross_decomposition import CCA as ReferenceCCA
+from sklearn import cross_decomposition
 
 from baselines import ce, mrl
 from xmbench import FitContext, Noise, build_method, corrupt, load_dataset, method_names, unit_rows
@@ -211,7 +211,7 @@ def test_a_damaged_checkpoint_begins_anew(name, tmp_path):
 def test_validation_changes_nothing(name):
     never = watched(name, validate=False)[0]
     for options in ({}, {"validate_every": 4}):
-        method, context, watcher = watched(name, **options)
+        method, _, watcher = watched(name, **options)
         assert len(watcher.calls) == (2 if options else 6)
         assert_same_bits(method, never, data().valid)
 
@@ -345,7 +345,7 @@ def test_cca_finds_planted_correlations(paired, ridge):
 def test_cca_agrees_with_scikit_learn(paired):
     x, y = correlated()
     method = plain("cca", paired({"image": x, "text": y}), dim=3, ridge=1e-9)
-    scores = ReferenceCCA(n_components=3, max_iter=5000, tol=1e-12).fit(x, y).transform(x, y)
+    scores = cross_decomposition.CCA(n_components=3, max_iter=5000, tol=1e-12).fit(x, y).transform(x, y)
     expected = [abs(np.corrcoef(a, b)[0, 1]) for a, b in zip(*(s.T for s in scores), strict=True)]
     np.testing.assert_allclose(method.correlations_, expected, atol=1e-4)
 

@@ -304,7 +304,7 @@ def test_a_killed_run_continues_with_the_same_bits(tmp_path):
 def test_a_damaged_checkpoint_starts_the_fit_anew(tmp_path):
     cell = plan(spec("mrl", rates=(0.0,)))[0]
     store = Store(tmp_path)
-    store.checkpoint(cell.fit_key).write_bytes(b"not a checkpoint")
+    store.checkpoint(f"{cell.fit_key}-{cell.source_sha}").write_bytes(b"not a checkpoint")
     assert execute([cell], store, Settings(), {}) == [(cell.run.run_id, "ok")]
 
 

@@ -1,5 +1,6 @@
 """What a method is: fit, embed, similarity; and the context that a fit runs in."""
 
+import logging
 import math
 import time
 from abc import ABC, abstractmethod
@@ -359,16 +360,21 @@ def _restore(state: Mapping[str, Any], copies: Mapping[str, Any]) -> None:
 
 
 def _dump(path: Path, content: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all; a disk that takes none does not stop the fit."""
     import os
 
     import torch
 
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        logging.getLogger("xmbench").warning("checkpoint %s could not be written (%s); the fit goes on without it", path, error)
 
 
 def _load(path: Path) -> dict[str, Any] | None:

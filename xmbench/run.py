@@ -92,7 +92,7 @@ def execute(cells: Sequence[Cell], store: Store, settings: Settings, known: Mapp
         status = "failed"
     for rows, arrays in written:
         store.write(rows, arrays)
-    store.checkpoint(rest[0].fit_key).unlink(missing_ok=True)
+    _checkpoint(rest[0], store).unlink(missing_ok=True)
     return done + [(cell.run.run_id, status) for cell in rest]
 
 
@@ -122,6 +122,11 @@ def fit_method(method: Method, train: PairedSet, context: FitContext) -> None:
     method.fit(shown, context)
 
 
+def _checkpoint(cell: Cell, store: Store) -> Path:
+    """Where an unfinished fit keeps its last epoch: another source of the method does not go on from it."""
+    return store.checkpoint(f"{cell.fit_key}-{cell.source_sha}")
+
+
 def _dataset(cell: Cell) -> Dataset:
     return cached_dataset(cell.run.dataset, canonical(dict(cell.run.dataset_parameters)))
 
@@ -149,7 +154,7 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings) -> _Fitted:
         validate=lambda: _validate(method, cells[0], valid),
         observe=_observer(method, shuffle(corruption.train, seed=run.seed, keep_pairs="pairs" in cells[0].needs)),
         validate_every=run.protocol.validate_every,
-        checkpoint=store.checkpoint(cells[0].fit_key),
+        checkpoint=_checkpoint(cells[0], store),
         checkpoint_seconds=settings.checkpoint_seconds,
     )
     fitted = _Fitted(dataset, method, context, valid, corruption)

@@ -147,6 +147,12 @@ def load_spec(name: str) -> Spec:
             raise closest(f"key of spec {name!r}", key, known)
     if unknown := set(noise) - {"scheme", "rates"}:
         raise closest(f"key of [noise] in spec {name!r}", min(unknown), {"scheme", "rates"})
+    for key in ("methods", "datasets"):
+        if not isinstance(content.get(key, []), list):
+            raise ValueError(f"{key} of spec {name!r} must be a list of names, got {content[key]!r}")
+    for variant, table in content.get("variants", {}).items():
+        if "method" not in table:
+            raise ValueError(f"variant {variant!r} of spec {name!r} must say of which method it is one: method = NAME")
     defaults = parameters_of(Spec)
     return Spec(
         name=Path(name).stem,

@@ -135,11 +135,11 @@ class Store:
             reason = error.strerror or error
             raise ValueError(f"store {self.path} must be a writable folder ({reason}); choose another with --store") from None
 
-    def checkpoint(self, fit_key: str) -> Path:
-        """Where an unfinished fit keeps its last epoch."""
+    def checkpoint(self, name: str) -> Path:
+        """The file for the checkpoint `name` of an unfinished fit."""
         folder = self.path / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{fit_key}.pt"
+        return folder / f"{name}.pt"
 
     def _folder(self) -> Path:
         return self.path.parent if self.path.is_file() else self.path

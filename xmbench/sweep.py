@@ -127,11 +127,11 @@ def sweep(
                 _count(outcome, status)
                 progress(run_id, status, by_id[run_id])
     except KeyboardInterrupt:
-        _stop_workers()
         outcome.interrupted = True
     except StoreError as error:
-        _stop_workers()
         outcome.error = str(error)
+    if jobs > 1 and (outcome.interrupted or outcome.error):
+        _stop_workers()
     return outcome
 
 

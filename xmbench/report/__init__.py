@@ -43,7 +43,7 @@ def render(store: Results, out: Path, *, where: pd.DataFrame | None = None) -> l
     rows = store.rows() if where is None else where
     groups = group_rows(rows)
     if not groups:
-        raise NothingToReport(_nothing(rows, filtered=where is not None))
+        raise NothingToReport(_nothing(rows))
     out.mkdir(parents=True, exist_ok=True)
     labels = sorted({label for group in groups for label in group.labels})
     context = Context(Reader(store), Palette(labels), out)
@@ -52,10 +52,9 @@ def render(store: Results, out: Path, *, where: pd.DataFrame | None = None) -> l
     return [*(file.path for file in files), write_provenance(out, files), write_index(out, made, rows)]
 
 
-def _nothing(rows: pd.DataFrame, *, filtered: bool) -> str:
+def _nothing(rows: pd.DataFrame) -> str:
     """Why there is nothing to show, and what to run."""
     counts = rows.drop_duplicates("run_id")["status"].value_counts().sort_index()
-    found = ", ".join(f"{status} {count}" for status, count in counts.items()) or "no run"
-    place = "among the rows selected" if filtered else "in the store"
+    found = ", ".join(f"{status} {count}" for status, count in counts.items()) or "no run at all"
     run = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
-    return f"nothing to report: no finished run with a test MAP {place} ({found}); run for example `{run}`"
+    return f"nothing to report: no finished run with a test MAP ({found}); run for example `{run}`"

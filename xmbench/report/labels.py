@@ -19,6 +19,7 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: rows of one group; parameters that differ between groups need no telling apart.
     """
+    rows = _with_versions(rows)
     labels: dict[tuple[Any, ...], str] = {}
     for method, part in rows[["method", *IDENTITY]].drop_duplicates().groupby("method"):
         details = _details(_settings(part))
@@ -28,6 +29,14 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
         labels |= dict(zip(part.itertuples(index=False, name=None), names, strict=True))
     keys = rows[["method", *IDENTITY]].itertuples(index=False, name=None)
     return rows.assign(label=[labels[key] for key in keys])
+
+
+def _with_versions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows where a run that failed before its method's version was known has that of the runs with equal settings."""
+    others = [column for column in ["method", *IDENTITY] if column != "method_version"]
+    known = rows["method_version"].where(rows["method_version"] != "")
+    versions = known.groupby([rows[column] for column in others]).transform("first")
+    return rows.assign(method_version=known.fillna(versions).fillna(""))
 
 
 def setting_notes(rows: pd.DataFrame) -> list[str]:

@@ -76,13 +76,18 @@ def _runs_with_embeddings(group: Group, reader: Reader, rate: float) -> dict[str
     for run in group.finished:
         if run["noise_rate"] == rate and run["label"] not in kept:
             arrays = reader.all(run["run_id"])
-            if strip_prefix(arrays, _embedding(group.split)):
+            if _embeddings(arrays, group.split):
                 kept[run["label"]] = (run["run_id"], arrays)
     return kept
 
 
-def _embedding(split: str) -> str:
-    return f"embedding/{split}/best_valid/mean/"
+def _embeddings(arrays: Arrays, split: str) -> Arrays:
+    """(n, d) embeddings by modality: of the only network, or of the first of several; empty where none fit a plane."""
+    for network in ("mean", "0"):
+        found = strip_prefix(arrays, f"embedding/{split}/best_valid/{network}/")
+        if found and all(values.ndim == 2 for values in found.values()):
+            return found
+    return {}
 
 
 def _clouds(group: Group, kept: dict[str, Arrays]) -> tuple[list[Cloud], list[str]]:
@@ -93,7 +98,7 @@ def _clouds(group: Group, kept: dict[str, Arrays]) -> tuple[list[Cloud], list[st
     inputs = strip_prefix(first, f"input/{group.split}/")
     clouds += [_cloud(f"input: {name}", {name: values}, labels) for name, values in sorted(inputs.items())]
     for label in (label for label in group.labels if label in kept):
-        spaces = strip_prefix(kept[label], _embedding(group.split))
+        spaces = _embeddings(kept[label], group.split)
         clouds.append(_cloud(label, {name: _unit(values) for name, values in sorted(spaces.items())}, labels))
     return clouds, [str(name) for name in first.get("class_names", [])]
 
