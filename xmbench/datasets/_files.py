@@ -108,9 +108,10 @@ def _fetch(url: str, part: Path) -> None:
         if error.code == 416:  # nothing is left to fetch
             return
         raise
-    with response, part.open("ab" if response.status == 206 else "wb") as file:
+    resumed = response.status == 206
+    with response, part.open("ab" if resumed else "wb") as file:
         while block := response.read(1 << 20):
             file.write(block)
-        expected = response.headers.get("Content-Length")
-    if expected is not None and part.stat().st_size < int(expected):
+        length = response.headers.get("Content-Length")
+    if length is not None and part.stat().st_size < int(length) + (done if resumed else 0):
         raise OSError(f"the connection closed after {part.stat().st_size} bytes")
