@@ -308,6 +308,9 @@ def test_transposed_and_wider_inputs_are_taken_as_they_are(rankings):
     similarity, relevance = rankings
     from_view = all_values(np.asfortranarray(similarity), np.asfortranarray(relevance))
     np.testing.assert_array_equal(from_view, all_values(similarity.astype(np.float64), relevance))
+    wide, few = np.random.default_rng(7).random((2, 3, 700))  # more than one tile of the copy
+    in_columns = metrics.average_precision(np.asfortranarray(wide), np.asfortranarray(few < 0.05))
+    np.testing.assert_array_equal(in_columns, metrics.average_precision(wide, few < 0.05))
 
 
 def test_depth_of_the_whole_gallery_equals_no_depth(rankings):
@@ -401,6 +404,8 @@ def test_table_functions_equal_the_shared_pass(rankings):
     shared = evaluate_block(ranking, *rankings, plausible=[rankings[1]])
     for name in ranking:
         np.testing.assert_array_equal(METRICS[name].function(*rankings), shared[name], err_msg=name)
+    points = evaluate_block(["map", "pr_points"], *rankings)["pr_points"]
+    np.testing.assert_array_equal(points, metrics.pr_points(*rankings))
 
 
 def test_table_depths_and_denominators():
@@ -446,10 +451,14 @@ def test_mean_average_precision_equals_float64(block, embeddings):
     assert metrics.mean_average_precision(query, gallery, *multi_hot, block=block) == got
 
 
-def test_mean_average_precision_with_several_labels(embeddings):
+@pytest.mark.parametrize("all_labelled", [True, False])
+def test_mean_average_precision_with_several_labels(all_labelled, embeddings):
     query, gallery, *_ = embeddings
     rng = np.random.default_rng(6)
     labels = rng.random((50, 4)) < 0.4, rng.random((70, 4)) < 0.4
+    for of_items in labels:
+        of_items[:, 3] |= all_labelled & ~of_items.any(1)
+        assert of_items.any(1).all() == all_labelled
     shared = np.array([[bool((a & b).any()) for b in labels[1]] for a in labels[0]])
     np.testing.assert_array_equal(metrics.shared_label(*labels), shared)
     wanted = np.nanmean(metrics.average_precision(cosine(query, gallery), shared))

@@ -9,33 +9,25 @@ from typing import Any
 import pandas as pd
 
 from xmbench.noise import Noise
-from xmbench.plan import Cell, Run, make_cell
+from xmbench.plan import Cell, Run, make_cell, plan
 from xmbench.registry import build_method
 from xmbench.run import Settings
-from xmbench.spec import load_protocol
-from xmbench.store import Store
+from xmbench.spec import load_protocol, load_spec
+from xmbench.store import Store, StoreError, save_rows
 from xmbench.sweep import sweep, todo
 
 SMALLEST_TOLERANCE = 0.01
 KEY = ["run_id", "split", "selection", "network", "direction", "metric"]
-_SAME = ["dataset", "method", "params", "noise_scheme", "noise_rate", "split", "selection", "network", "direction", "metric"]
-_SHOWN = [
-    "dataset",
-    "noise_rate",
-    "method",
-    "seed",
-    "split",
-    "selection",
-    "direction",
-    "reference",
-    "value",
-    "tolerance",
-    "problem",
-]
+_SAME = (
+    "dataset dataset_params method params noise_scheme noise_options noise_rate protocol "
+    "split selection network direction metric"
+).split()
+_EXACT = {"n_queries": "other number of queries", "protocol_sha": "other protocol", "noise_sha": "other noise"}
+_SHOWN = "dataset noise_rate method seed split selection direction reference value tolerance problem".split()
 
 
 def check(reference: pd.DataFrame, *, jobs: int = 1) -> pd.DataFrame:
-    """Run everything that the reference holds again and compare MAP row by row, and the noise exactly.
+    """Run everything that the reference holds again and compare: MAP row by row; noise, protocol and sizes exactly.
 
     A row may move by the larger of .01 and three times the deviation over the reference's seeds.
 
@@ -45,15 +37,47 @@ def check(reference: pd.DataFrame, *, jobs: int = 1) -> pd.DataFrame:
 
     Returns:
         One row per number compared, with its reference, value, tolerance and `problem` ("" where there is none).
+
+    Raises:
+        FileNotFoundError: data are missing.
+        StoreError: no room for the results.
+        KeyboardInterrupt: interrupted.
     """
-    wanted = reference[(reference["status"] == "ok") & (reference["metric"] == "map")]
+    wanted = _compared_rows(reference)
     if wanted.empty:
         return pd.DataFrame(columns=_SHOWN)
-    cells = [_cell(row) for row in wanted.drop_duplicates("run_id").to_dict("records")]
+    cells = {row["run_id"]: _cell(row) for row in wanted.drop_duplicates("run_id").to_dict("records")}
+    rows = _measured(list(cells.values()), jobs)
+    names = {cell.run.run_id: run_id for run_id, cell in cells.items()}  # another protocol makes another id
+    return compare(wanted, rows.assign(run_id=rows["run_id"].map(names)))
+
+
+def make_reference(path: Path) -> pd.DataFrame:
+    """Run the spec `ci` and write what `check` compares into one parquet file; returns these rows."""
+    rows = _measured(plan(load_spec("ci"), keep="none"), jobs=1)
+    if errors := rows["error"].dropna().tolist():
+        raise RuntimeError(f"every run of a reference must succeed, {len(errors)} did not: {errors[0]}")
+    rows = _compared_rows(rows)
+    save_rows(rows, path)
+    return rows
+
+
+def _compared_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    return rows[(rows["status"] == "ok") & (rows["metric"] == "map") & rows["value"].notna()]
+
+
+def _measured(cells: list[Cell], jobs: int) -> pd.DataFrame:
+    """The rows of these cells, run in a store of their own."""
+    if missing := next((cell.reason for cell in cells if cell.status == "skipped"), None):
+        raise FileNotFoundError(missing)
     with TemporaryDirectory() as folder:
-        store = Store(Path(folder))
-        sweep(todo(cells, store), store, Settings(), jobs=jobs)
-        return _compared(wanted, store.rows())
+        store = Store(folder)
+        outcome = sweep(todo(cells, store), store, Settings(), jobs=jobs)
+        if outcome.interrupted:
+            raise KeyboardInterrupt
+        if outcome.error:
+            raise StoreError(outcome.error)
+        return store.rows()
 
 
 def _cell(row: Mapping[Any, Any]) -> Cell:
@@ -72,16 +96,16 @@ def _cell(row: Mapping[Any, Any]) -> Cell:
     return make_cell(run, build_method(run.implementation, **parameters))
 
 
-def _compared(reference: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    got = rows[[*KEY, "value", "noise_sha", "realised_rate"]].rename(
-        columns={"noise_sha": "sha_now", "realised_rate": "rate_now"}
-    )
+def compare(reference: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a reference beside the same rows measured now; see `check`."""
     deviation = reference.groupby(_SAME)["value"].transform("std").fillna(0.0)
-    table = reference.assign(tolerance=(3 * deviation).clip(lower=SMALLEST_TOLERANCE)).rename(columns={"value": "reference"})
-    table = table.merge(got, on=KEY, how="left")
-    moved = (table["value"] - table["reference"]).abs() > table["tolerance"]
+    table = reference.assign(reference=reference["value"], tolerance=(3 * deviation).clip(lower=SMALLEST_TOLERANCE))
+    table = table.drop(columns="value").merge(rows[[*KEY, "value", *_EXACT]], on=KEY, how="left", suffixes=("", "_now"))
     table["problem"] = ""
-    table.loc[moved, "problem"] = "moved"
-    table.loc[table["sha_now"] != table["noise_sha"], "problem"] = "other noise"
-    table.loc[table["value"].isna(), "problem"] = "not measured"
+    table.loc[(table["value"] - table["reference"]).abs() > table["tolerance"], "problem"] = "moved"
+    for column, problem in _EXACT.items():
+        table.loc[table[column] != table[f"{column}_now"], "problem"] = problem
+    errors = rows[rows["error"].notna()].set_index("run_id")["error"].map(lambda error: error.strip().splitlines()[-1])
+    lost = table["value"].isna()
+    table.loc[lost, "problem"] = "not measured: " + table["run_id"].map(errors).fillna("no such number now")
     return table[_SHOWN]

@@ -1,6 +1,7 @@
 """The command line: thin, no logic. Results go to stdout, everything else to stderr."""
 
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -88,10 +89,12 @@ def run(
     from xmbench.sweep import default_jobs, estimate, sweep, todo
 
     spec, store = _spec(**grid), Store(grid["store"])
+    settings = Settings(choose_device(device), threads)
     cells = make_plan(spec, keep=grid["keep"])
     if missing := next((cell for cell in cells if cell.status == "skipped"), None):
         raise Stop(missing.reason, NO_DATA)
-    settings = Settings(choose_device(device), threads)
+    if not dry_run:
+        store.check_writable()
     at_a_time = jobs or default_jobs(threads or load_protocol(spec.protocol).threads)
     work = todo(cells, store, frozenset(rerun))
     missing_runs = sum(map(len, work.groups))
@@ -101,7 +104,6 @@ def run(
     )  # fmt: skip
     if dry_run:
         return
-    store.check_writable()
     seconds = estimate(work, settings)
     if work.groups:
         wall = sum(seconds.values()) / min(at_a_time, len(work.groups))
@@ -115,7 +117,9 @@ def _finish(outcome: "Outcome", store: "Store", run_ids: list[str], form: str) -
     """Print the summary of a sweep and leave with its exit code."""
     rows = store.rows()
     rows = rows[rows["run_id"].isin(run_ids)]
-    _print(_summary(rows), form)
+    summary = _summary(rows)
+    if len(summary) or form != "table":
+        _print(summary, form)
     for _, row in rows[~rows["status"].isin(["ok", "not_applicable"])].drop_duplicates("run_id").iterrows():
         reason = str(row["error"]).strip().splitlines()[-1]
         click.echo(
@@ -123,16 +127,14 @@ def _finish(outcome: "Outcome", store: "Store", run_ids: list[str], form: str) -
             err=True,
         )
     if outcome.interrupted or outcome.error:
-        click.echo(f"{outcome.error or 'interrupted'}; finished runs are kept. To go on: {_command()}", err=True)
+        click.echo(_how_to_go_on(outcome.error or "interrupted"), err=True)
         raise click.exceptions.Exit(INTERRUPTED if outcome.interrupted else SOME_FAILED)
-    click.echo(f"report: xmbench report --store {store.path}", err=True)
+    click.echo(f"report: {shlex.join(['xmbench', 'report', '--store', str(store.path)])}", err=True)
     raise click.exceptions.Exit(SOME_FAILED if outcome.counts.get("failed") else DONE)
 
 
-def _command() -> str:
-    import shlex
-
-    return shlex.join(["xmbench", *sys.argv[1:]])
+def _how_to_go_on(reason: str) -> str:
+    return f"{reason}; finished runs are kept. To go on: {shlex.join(['xmbench', *sys.argv[1:]])}"
 
 
 def _summary(rows: "pd.DataFrame") -> "pd.DataFrame":
@@ -271,7 +273,7 @@ def check(against: str, jobs: int, form: str) -> None:
 
     table = compare(Store(against).rows(), jobs=jobs)
     bad = table[table["problem"] != ""]
-    if table.empty or bool((table["problem"] == "not measured").all()):
+    if bool(table["value"].isna().all()):
         raise Stop(f"nothing in {against} could be measured: it must hold finished runs with MAP", NOTHING)
     click.echo(f"{len(table)} numbers of {against} compared, {len(bad)} of them differ", err=True)
     if len(bad):
@@ -303,12 +305,12 @@ def _spec(
         "methods": _names(methods),
         "datasets": _names(datasets),
         "scheme": scheme,
-        "rates": None if rates is None else tuple(_number(rate, float, "--rates") for rate in rates.split(",")),
+        "rates": None if rates is None else tuple(dict.fromkeys(_number(r, float, "--rates") for r in rates.split(","))),
         "seeds": None if seeds is None else seed_list(_seeds(seeds)),
         "noise_seed": noise_seed,
         "protocol": protocol,
     }
-    spec = replace(spec, **{key: value for key, value in given.items() if value is not None})
+    spec = spec.narrowed(**{key: value for key, value in given.items() if value is not None})
     if profile:
         spec = spec.with_profile(profile)
     pairs = [setting.partition("=") for setting in settings]
@@ -355,9 +357,10 @@ def _print_table(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    console = Console()
+    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # brackets and colons stand for themselves
+    console = Console(**plain)
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=200, **plain)
     console.print(table)
 
 
@@ -365,14 +368,12 @@ def main() -> None:
     """The entry point: every error becomes one line and its exit code."""
     try:
         sys.exit(cli.main(standalone_mode=False) or DONE)
-    except click.exceptions.Abort:
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        click.echo(_how_to_go_on("interrupted"), err=True)
         sys.exit(INTERRUPTED)
     except click.ClickException as error:
         error.show()
         sys.exit(error.code if isinstance(error, Stop) else error.exit_code)
-    except KeyboardInterrupt:
-        click.echo(f"interrupted; finished runs are kept. To go on: {_command()}", err=True)
-        sys.exit(INTERRUPTED)
     except Exception as error:
         sys.exit(_report_error(error))
 
@@ -383,10 +384,10 @@ def _report_error(error: Exception) -> int:
     from xmbench.store import StoreError
     from xmbench.types import DataError
 
-    if isinstance(error, MissingDataError | DataError | StoreError):
+    if isinstance(error, MissingDataError | DataError | StoreError | FileNotFoundError):
         click.echo(f"Error: {error}", err=True)
         return NO_DATA
-    if isinstance(error, ValueError | LookupError) and not isinstance(error, KeyError | IndexError):
+    if isinstance(error, ValueError | LookupError | OSError) and not isinstance(error, KeyError | IndexError):
         click.echo(f"Error: {error}", err=True)
         return USAGE
     import traceback

@@ -198,11 +198,11 @@ class FitContext:
         """A generator for the draw `names`, of its own in every epoch."""
         return stream("fit", self.seed, self.epoch, *names)
 
-    def seed_torch(self) -> None:
+    def seed_torch(self, *names: object) -> None:
         """Seed torch's global generator for this epoch; the harness does so before `fit`, and every epoch begins with it."""
         import torch
 
-        torch.manual_seed(stream_seed("fit", self.seed, self.epoch, "torch"))
+        torch.manual_seed(stream_seed("fit", self.seed, self.epoch, "torch", *names))
 
     def tensors(self, train: PairedSet) -> tuple[ModalityTensors, ...]:
         """The modalities of `train` on the device."""
@@ -227,7 +227,7 @@ class FitContext:
             state: all that changes from epoch to epoch, by name: torch modules, optimisers, schedulers, tensors, and arrays
                 (changed in place). Never data.
         """
-        first, stage = self._enter_stage(dict(state))
+        first, stage = self._enter_stage(dict(state), n_epochs)
         for epoch in range(first, n_epochs):
             self.epoch += 1
             self._ended, self._batch_calls, self._stage_end = False, 0, n_epochs - 1 - epoch
@@ -237,15 +237,18 @@ class FitContext:
             if not self._ended:
                 raise RuntimeError("every epoch must close with context.end_epoch(loss=...); this one did not")
             self._save(stage, epoch)
+        if "torch" in _kinds(self._state):  # what is made between two stages, after a resume too
+            self.seed_torch("after")
 
-    def _enter_stage(self, state: dict[str, Any]) -> tuple[int, int]:
+    def _enter_stage(self, state: dict[str, Any], n_epochs: int) -> tuple[int, int]:
         """Take over a stage's state; return its first epoch, after a resume the one behind the checkpoint, and its number."""
         stage, self._stage, self._state = self._stage, self._stage + 1, state
         resumed = self._resumed
         if resumed is None or stage > resumed["stage"]:
             return 0, stage
         if stage < resumed["stage"]:
-            return 1 << 62, stage
+            self.epoch += n_epochs
+            return n_epochs, stage
         _restore(state, resumed["state"])
         self.epoch, self.history = resumed["epoch"], resumed["history"]
         self.best = {key: Best(**best) for key, best in resumed["best"].items()}

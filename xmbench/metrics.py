@@ -772,7 +772,7 @@ class Metric:
     aggregate: Callable[[ArrayLike], float] = _mean
 
 
-# The ranking metrics as functions of tie groups, which `evaluate_block` finds once for all of them.
+# The ranking metrics, and the curve, as functions of tie groups, which `evaluate_block` finds once for all of them.
 _OF_GROUPS: dict[str, Callable[[_TieGroups], Floats]] = {
     "map": _average_precision,
     "map@50": partial(_average_precision_at, k=50, denominator="hits"),
@@ -783,6 +783,7 @@ _OF_GROUPS: dict[str, Callable[[_TieGroups], Floats]] = {
     "medr": _first_rank,
     "meanr": _first_rank,
     "ndcg": _binary_ndcg,
+    "pr_points": _pr_points,
 }
 
 METRICS: dict[str, Metric] = {
@@ -829,13 +830,13 @@ def evaluate_block(
     """Per-query values of several ranking metrics, which share one pass over the similarity.
 
     Args:
-        names: keys of METRICS, without rsum (derived) and micro_f1 (not a ranking metric).
+        names: keys of METRICS, without rsum (derived) and micro_f1 (not a ranking metric); "pr_points" adds the curve.
         similarity: (n_q, n_g) float, finite.
         relevance: (n_q, n_g) bool.
         plausible: for pmrp, its (n_q, n_g) bool relevances of zeta 0, 1 and 2.
 
     Returns:
-        {name: (n_q,) float}, NaN for a query without a relevant item.
+        {name: (n_q,) float}, of "pr_points" (n_q, 2, 11); NaN for a query without a relevant item.
 
     >>> {name: float(v[0]) for name, v in evaluate_block(["map", "r@1"], [[2.0, 1.0]], [[False, True]]).items()}
     {'map': 0.5, 'r@1': 0.0}
@@ -843,7 +844,7 @@ def evaluate_block(
     names = list(names)
     unknown = [name for name in names if name not in _OF_GROUPS and name != "pmrp"]
     if unknown:
-        raise ValueError(f"names must be ranking metrics ({', '.join([*_OF_GROUPS, 'pmrp'])}), got {unknown}")
+        raise ValueError(f"names must be among {', '.join([*_OF_GROUPS, 'pmrp'])}, got {unknown}")
     groups = _checked_groups(similarity, relevance)
     return {name: pmrp(similarity, *plausible) if name == "pmrp" else _OF_GROUPS[name](groups) for name in names}
 

@@ -66,4 +66,5 @@ class Progress:
         """The time that the expected work still takes at the pace so far."""
         if self._worked <= 0:
             return "?"
-        return duration((time.monotonic() - self._started) * (self._expected - self._worked) / self._worked)
+        left = max(self._expected - self._worked, 0.0)  # sums of floats may end below zero
+        return duration((time.monotonic() - self._started) * left / self._worked)

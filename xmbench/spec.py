@@ -2,14 +2,15 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from xmbench.datasets import dataset_names
 from xmbench.metrics import METRICS
-from xmbench.registry import closest, parameters_of, typed_parameters
+from xmbench.registry import closest, method_names, typed_parameters
 from xmbench.types import fingerprint
 
 Setting = tuple[str, str, Any]
@@ -50,6 +51,8 @@ class Protocol:
         for name in ("validate_every", "validate_items", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"protocol {self.name!r}: {name} must be 1 or more, got {getattr(self, name)}")
+        if not self.metrics:
+            raise ValueError(f"protocol {self.name!r}: at least one metric is needed, got none")
         for metric in self.metrics:
             if metric not in METRICS:
                 raise closest("metric", metric, METRICS)
@@ -103,8 +106,18 @@ class Spec:
         content = _read("profile", name)
         if extra := set(content) - {"description", "set"}:
             raise ValueError(f"profile {name!r} must change method parameters only, got {', '.join(sorted(extra))}")
-        settings = tuple(s for s in parse_settings(content.get("set", {})) if s[0] in self.implementations())
-        return replace(self, settings=(*settings, *self.settings), profile=name)
+        settings = parse_settings(_table(f"[set] of profile {name!r}", content.get("set", {})))
+        for owner, parameter, _ in settings:
+            if owner not in {*method_names(), *self.implementations()}:
+                raise ValueError(f"profile {name!r} must change method parameters only, got {owner}.{parameter}")
+        ours = tuple(setting for setting in settings if setting[0] in self.implementations())
+        return replace(self, settings=(*ours, *self.settings), profile=name)
+
+    def narrowed(self, **changes: Any) -> "Spec":
+        """This spec with other fields; settings of methods and datasets that take part no longer are left out."""
+        changed = replace(self, **changes)
+        gone = {*self.implementations(), *self.datasets} - {*changed.implementations(), *changed.datasets}
+        return replace(changed, settings=tuple(setting for setting in changed.settings if setting[0] not in gone))
 
     def implementations(self) -> dict[str, str]:
         """Registered name (and name of a variant) -> registered name, for all methods of the spec."""
@@ -139,35 +152,60 @@ def load_spec(name: str) -> Spec:
     """
     content = _read("spec", name)
     if "methods" not in content:
-        raise ValueError(f"spec {name!r} must name methods; it is a profile: use it as --profile {name}")
-    noise = content.pop("noise", {})
-    known = {"description", "methods", "datasets", "seeds", "noise_seed", "protocol", "set", "dataset", "variants"}
-    for key in content:
-        if key not in known:
-            raise closest(f"key of spec {name!r}", key, known)
-    if unknown := set(noise) - {"scheme", "rates"}:
-        raise closest(f"key of [noise] in spec {name!r}", min(unknown), {"scheme", "rates"})
-    for key in ("methods", "datasets"):
-        if not isinstance(content.get(key, []), list):
-            raise ValueError(f"{key} of spec {name!r} must be a list of names, got {content[key]!r}")
-    for variant, table in content.get("variants", {}).items():
-        if "method" not in table:
-            raise ValueError(f"variant {variant!r} of spec {name!r} must say of which method it is one: method = NAME")
-    defaults = parameters_of(Spec)
-    return Spec(
+        raise ValueError(f"spec {name!r} must name methods; if it is a profile, use it as --profile {name}")
+    where = f"spec {name!r}"
+    plain = {"description", "methods", "datasets", "seeds", "noise_seed", "protocol"}
+    _table(where, content, {"noise", "set", "dataset", "variants", *plain})
+    given = {key: value for key, value in content.items() if key in plain}
+    given |= _table(f"[noise] of {where}", content.get("noise", {}), {"scheme", "rates"})
+    for key in {"methods", "datasets", "rates"} & set(given):
+        if not isinstance(given[key], list):
+            raise ValueError(f"{key} of {where} must be a list, got {given[key]!r}")
+    if "seeds" in given:
+        given["seeds"] = seed_list(given["seeds"])
+    typed = typed_parameters(where, Spec, given)
+    spec = Spec(
         name=Path(name).stem,
-        description=content.get("description", ""),
-        methods=tuple(content["methods"]),
-        datasets=tuple(content.get("datasets", ())),
-        scheme=noise.get("scheme", defaults["scheme"]),
-        rates=tuple(float(rate) for rate in noise.get("rates", defaults["rates"])),
-        seeds=seed_list(content.get("seeds", defaults["seeds"])),
-        noise_seed=content.get("noise_seed"),
-        protocol=content.get("protocol", defaults["protocol"]),
-        settings=parse_settings(content.get("set", {})),
-        dataset_settings={key: parse_settings(table.get("set", {})) for key, table in content.get("dataset", {}).items()},
-        variants=content.get("variants", {}),
+        settings=parse_settings(_table(f"[set] of {where}", content.get("set", {}))),
+        dataset_settings=_dataset_settings(where, content.get("dataset", {})),
+        variants=_variants(where, content.get("variants", {})),
+        **{key: tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value for key, value in typed.items()},
     )
+    for dataset, settings in spec.dataset_settings.items():
+        for owner, *_ in settings:
+            if owner not in spec.implementations():
+                raise closest(f"method of {where}, which [dataset.{dataset}.set] sets,", owner, spec.implementations())
+    return spec
+
+
+def _dataset_settings(where: str, content: Any) -> dict[str, tuple[Setting, ...]]:
+    settings = {}
+    for name, table in _table(f"[dataset] of {where}", content).items():
+        if name not in dataset_names():
+            raise closest("dataset", name, dataset_names())
+        inner = _table(f"[dataset.{name}] of {where}", table, {"set"})
+        settings[name] = parse_settings(_table(f"[dataset.{name}.set] of {where}", inner.get("set", {})))
+    return settings
+
+
+def _variants(where: str, content: Any) -> dict[str, Mapping[str, Any]]:
+    variants = _table(f"[variants] of {where}", content)
+    for name, variant in variants.items():
+        if not isinstance(_table(f"[variants.{name}] of {where}", variant).get("method"), str):
+            raise ValueError(f"variant {name!r} of {where} must say of which method it is one: method = NAME")
+        if name in method_names():
+            raise ValueError(f"variant {name!r} of {where} must have a name of its own, this is a method's")
+    return variants
+
+
+def _table(where: str, value: Any, known: Collection[str] | None = None) -> dict[str, Any]:
+    """`value`, which must be a table with no other keys than `known`."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{where} must be a table, got {value!r}")
+    for key in value:
+        if known is not None and key not in known:
+            raise closest(f"key of {where}", key, known)
+    return value
 
 
 def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
@@ -176,18 +214,17 @@ def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
     >>> seed_list(2), seed_list([5, 7])
     ((0, 1), (5, 7))
     """
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(int(seed) for seed in seeds)
-    if not chosen or min(chosen) < 0 or len(set(chosen)) < len(chosen):
+    chosen: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    numbers = isinstance(chosen, Sequence) and all(type(seed) is int and seed >= 0 for seed in chosen)
+    if not numbers or not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a count of 1 or more, or different numbers of 0 or more, got {seeds!r}")
-    return chosen
+    return tuple(chosen)
 
 
 def load_protocol(name: str) -> Protocol:
     """The protocol `name`, shipped with the package or a file; errors as `load_spec`."""
     content = _read("protocol", name)
-    if "metrics" in content:
-        content["metrics"] = tuple(content["metrics"])
-    return Protocol(name=Path(name).stem, **typed_parameters("protocol", Protocol, content))
+    return Protocol(**{**typed_parameters(f"protocol {name!r}", Protocol, content), "name": Path(name).stem})
 
 
 def shipped(kind: str) -> list[str]:

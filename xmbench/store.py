@@ -4,6 +4,7 @@ import ast
 import logging
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """Column -> type of a row; one row per run, split, network, selection, direction and metric."""
 
 _SCHEMA = pa.schema(list(COLUMNS.items()))
+_DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
 _LOG = logging.getLogger("xmbench")
 
 
@@ -77,7 +79,8 @@ class Store:
 
         A file that cannot be read is set aside under the name `*.damaged`, and its run counts as not done.
         """
-        tables = [table for path in self._files() if (table := self._read(path)) is not None]
+        files = [self.path] if self.path.is_file() else sorted(self.path.glob("*.parquet"))
+        tables = [table for path in files if (table := self._read(path)) is not None]
         table = pa.concat_tables(tables) if tables else _SCHEMA.empty_table()
         frame: pd.DataFrame = table.to_pandas()
         return frame
@@ -97,14 +100,14 @@ class Store:
 
     def arrays(self, run_id: str) -> dict[str, Array]:
         """The arrays of one run by name; empty where none are stored."""
-        path = self._folder() / f"{run_id}.npz"
+        path = self._array_file(run_id)
         if not path.exists():
             return {}
         try:
-            with np.load(path, allow_pickle=False) as data:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return {name: data[name] for name in data.files}
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
-            self._set_aside(path, error)
+        except _DAMAGE as error:
+            _set_aside(path, error)
             return {}
 
     def write(self, rows: list[dict[str, Any]], arrays: Mapping[str, Array]) -> None:
@@ -112,14 +115,17 @@ class Store:
 
         Raises:
             StoreError: the disk is full or the folder not writable; nothing half-written is left.
+            ValueError: an array of objects.
         """
         run_id = rows[0]["run_id"]
+        if objects := [name for name, array in arrays.items() if array.dtype.hasobject]:
+            raise ValueError(f"arrays must hold numbers or text, got objects, which need a pickle, in {', '.join(objects)}")
         table = pa.Table.from_pylist([{"schema_version": SCHEMA_VERSION, **row} for row in rows], schema=_SCHEMA)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if arrays:
                 _atomic(self.path / f"{run_id}.npz", lambda file: np.savez_compressed(file, **dict(arrays)))  # type: ignore[arg-type]
-            _atomic(self.path / f"{run_id}.parquet", lambda file: pq.write_table(table, file, compression="zstd"))
+            _atomic(self.path / f"{run_id}.parquet", lambda file: _write_table(table, file))
         except OSError as error:
             reason = error.strerror or error
             raise StoreError(f"run {run_id} could not be written to {self.path} ({reason})") from error
@@ -135,60 +141,75 @@ class Store:
             reason = error.strerror or error
             raise ValueError(f"store {self.path} must be a writable folder ({reason}); choose another with --store") from None
 
+    def remove_unfinished(self) -> None:
+        """Remove what processes that this one started and stopped had begun to write."""
+        for path in self.path.glob(f".*.{os.getpid()}-*"):
+            path.unlink(missing_ok=True)
+
     def checkpoint(self, name: str) -> Path:
         """The file for the checkpoint `name` of an unfinished fit."""
         folder = self.path / "checkpoints"
         folder.mkdir(parents=True, exist_ok=True)
         return folder / f"{name}.pt"
 
-    def _folder(self) -> Path:
-        return self.path.parent if self.path.is_file() else self.path
-
-    def _files(self) -> list[Path]:
-        return [self.path] if self.path.is_file() else sorted(self.path.glob("*.parquet"))
+    def _array_file(self, run_id: str) -> Path:
+        return (self.path.parent if self.path.is_file() else self.path) / f"{run_id}.npz"
 
     def _read(self, path: Path) -> pa.Table | None:
+        """The rows in a file; None where it is not there, or was damaged and is set aside."""
         if not path.exists():
             return None
         try:
-            table = pq.ParquetFile(path).read()
-            newest = max(table["schema_version"].to_pylist(), default=0)
-        except (OSError, pa.ArrowException, KeyError) as error:
-            self._set_aside(path, error)
+            table = pq.ParquetFile(path, page_checksum_verification=True).read()
+            newest = max((version or 0 for version in table["schema_version"].to_pylist()), default=0)
+            if newest <= SCHEMA_VERSION:
+                return table.select(_ORDER).cast(_SCHEMA)
+        except _DAMAGE as error:
+            if path == self.path:  # no folder of ours: leave it alone
+                raise StoreError(f"store {path} must be a folder, or a parquet file of results ({error})") from None
+            _set_aside(path, error)
             return None
-        if newest > SCHEMA_VERSION:
-            raise StoreError(
-                f"{path} was written by a newer xmbench (schema {newest}, this one reads {SCHEMA_VERSION}); update xmbench"
-            )
-        return table.select(_ORDER).cast(_SCHEMA)
+        raise StoreError(
+            f"{path} was written by a newer xmbench (schema {newest}, this one reads {SCHEMA_VERSION}); update xmbench"
+        )
 
     def _arrays_whole(self, run_id: str) -> bool:
-        path = self._folder() / f"{run_id}.npz"
+        """False where the arrays are damaged, or were set aside and not made anew; a run may have none."""
+        path = self._array_file(run_id)
         if not path.exists():
-            return True
+            return not _aside(path).exists()
         try:
             with zipfile.ZipFile(path) as file:
-                broken = file.testzip()
-        except (OSError, zipfile.BadZipFile) as error:
-            self._set_aside(path, error)
+                if (broken := file.testzip()) is not None:
+                    raise zipfile.BadZipFile(f"array {broken} has another checksum")
+        except _DAMAGE as error:
+            _set_aside(path, error)
             return False
-        if broken is not None:
-            self._set_aside(path, ValueError(f"array {broken} is damaged"))
-        return broken is None
+        return True
 
-    def _set_aside(self, path: Path, error: Exception) -> None:
-        """Rename a file that cannot be read, so that its run is done again."""
-        aside = path.with_name(path.name + ".damaged")
-        try:
-            path.replace(aside)
-            _LOG.warning("%s is damaged (%s); set aside as %s, its run counts as not done", path, error, aside.name)
-        except OSError:
-            _LOG.warning("%s is damaged (%s) and could not be set aside; its run counts as not done", path, error)
+
+def _aside(path: Path) -> Path:
+    return path.with_name(path.name + ".damaged")
+
+
+def _set_aside(path: Path, error: Exception) -> None:
+    """Rename a file whose content is damaged, so that its run is done again.
+
+    Raises:
+        OSError: `error`, where it is the system's: what cannot be read now may well be whole.
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        raise error
+    try:
+        path.replace(_aside(path))
+        _LOG.warning("%s is damaged (%s); set aside as %s, its run counts as not done", path, error, _aside(path).name)
+    except OSError:
+        _LOG.warning("%s is damaged (%s) and could not be set aside; its run counts as not done", path, error)
 
 
 def _atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     """Write a file under a temporary name, to the disk, and rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getppid()}-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -198,6 +219,17 @@ def _atomic(path: Path, write: Callable[[IO[bytes]], None]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _write_table(table: pa.Table, file: IO[bytes]) -> None:
+    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+
+
+def save_rows(rows: pd.DataFrame, path: Path) -> None:
+    """Write rows of a store as one parquet file, which `load_results` reads as it does a folder."""
+    table = pa.Table.from_pandas(rows, schema=_SCHEMA, preserve_index=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _atomic(path, lambda file: _write_table(table, file))
 
 
 def mark_stale(rows: pd.DataFrame) -> pd.DataFrame:
@@ -234,9 +266,12 @@ def where_rows(rows: pd.DataFrame, where: str | None) -> pd.DataFrame:
         if isinstance(node, ast.Name) and node.id not in rows.columns:
             raise closest("column", node.id, rows.columns)
     try:
-        return rows.query(where, engine="python")
-    except (TypeError, ValueError) as error:
+        chosen = rows.eval(where, engine="python")
+    except (TypeError, ValueError, KeyError, AttributeError, NotImplementedError) as error:
         raise ValueError(f"--where {where!r} cannot be evaluated: {error}") from None
+    if not (isinstance(chosen, pd.Series) and pd.api.types.is_bool_dtype(chosen)):
+        raise ValueError(f"--where must be true or false for every row, such as 'noise_rate >= 0.4', got {where!r}")
+    return rows[chosen]
 
 
 def load_results(path: str | Path = "results") -> pd.DataFrame:

@@ -1,7 +1,9 @@
 """Run many cells: what is missing, in parallel through joblib, with progress; a stop loses nothing that is finished."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +11,8 @@ from xmbench.plan import Cell
 from xmbench.run import Settings, estimate_seconds, execute, failure_row
 from xmbench.spec import canonical
 from xmbench.store import Finished, Store, StoreError
+
+_SECONDS_TO_MEASURE = 0.1  # and to store a run; a guess that keeps the shortest fits from counting as nothing
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
     stored = store.finished()
     possible = [cell for cell in cells if cell.status == "ready"]
     done = [cell for cell in possible if _is_done(cell, stored.get(cell.run.run_id), rerun)]
-    missing = [cell for cell in possible if cell not in done]
+    done_ids = {cell.run.run_id for cell in done}
+    missing = [cell for cell in possible if cell.run.run_id not in done_ids]
     groups: dict[str, list[Cell]] = {}
     for cell in missing:
         groups.setdefault(cell.fit_key, []).append(cell)
@@ -83,13 +88,13 @@ def estimate(work: Todo, settings: Settings) -> dict[str, float]:
     seconds = {}
     for group in work.groups:
         cell = group[0]
+        seconds[cell.fit_key] = _SECONDS_TO_MEASURE * len(group)
         if all(c.score_key in work.known for c in group):
-            seconds[cell.fit_key] = 0.1
             continue
         key = (cell.run.dataset, canonical(dict(cell.run.dataset_parameters)), canonical(dict(cell.run.parameters)))
         if key not in earlier:
             earlier[key] = estimate_seconds(cell, settings)
-        seconds[cell.fit_key] = earlier[key]
+        seconds[cell.fit_key] += earlier[key]
     return seconds
 
 
@@ -116,12 +121,16 @@ def sweep(
         jobs: runs at a time, each in a process of its own; 1 runs in this process.
         progress: called with run id, status and cell after every run.
     """
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
     outcome = Outcome()
     by_id = {cell.run.run_id: cell for cell in work.cells}
-    for cell in work.impossible:
-        store.write([failure_row(cell, cell.status, cell.reason)], {})
-        _count(outcome, cell.status)
     try:
+        for cell in work.impossible:
+            known = work.stored.get(cell.run.run_id)
+            if known is None or known.status != cell.status:
+                store.write([failure_row(cell, cell.status, cell.reason)], {})
+            _count(outcome, cell.status)
         for finished in _executed(work, store, settings, jobs):
             for run_id, status in finished:
                 _count(outcome, status)
@@ -130,8 +139,10 @@ def sweep(
         outcome.interrupted = True
     except StoreError as error:
         outcome.error = str(error)
+    except BrokenProcessPool:
+        outcome.error = "a process that ran a fit was killed, most likely for want of memory; try fewer --jobs"
     if jobs > 1 and (outcome.interrupted or outcome.error):
-        _stop_workers()
+        _stop_workers(store)
     return outcome
 
 
@@ -147,13 +158,26 @@ def _executed(work: Todo, store: Store, settings: Settings, jobs: int) -> Iterat
     from joblib import Parallel, delayed
 
     parallel: Any = Parallel(n_jobs=jobs, backend="loky", return_as="generator_unordered", batch_size=1, pre_dispatch=jobs)
-    yield from parallel(delayed(_in_worker)(group, store, settings, work.known) for group in work.groups)
+    with _deaf_children():
+        finished = parallel(delayed(_in_worker)(group, store, settings, work.known) for group in work.groups)
+    yield from finished
+
+
+@contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Processes and threads started inside never hear Ctrl-C, which is the main one's to handle; it waits until the end."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _in_worker(group: list[Cell], store: Store, settings: Settings, known: dict[str, str]) -> list[tuple[str, str]]:
-    """`execute` in a worker process, which leaves Ctrl-C to the main process."""
-    import signal
-
+    """`execute` in a worker process, which leaves Ctrl-C to the main process even where signals cannot be blocked."""
     from xmbench.device import return_freed_memory
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -163,7 +187,9 @@ def _in_worker(group: list[Cell], store: Store, settings: Settings, known: dict[
         return_freed_memory()
 
 
-def _stop_workers() -> None:
+def _stop_workers(store: Store) -> None:
+    """Kill the workers, and remove what they were about to write."""
     from joblib.externals.loky import get_reusable_executor
 
-    get_reusable_executor().shutdown(wait=False, kill_workers=True)
+    get_reusable_executor().shutdown(wait=True, kill_workers=True)
+    store.remove_unfinished()

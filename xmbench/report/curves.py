@@ -71,7 +71,8 @@ def draw_precision_recall(group: Group, curves: pd.DataFrame, palette: Palette, 
             curve = mean.loc[direction, rate, label]
             ax.plot(curve.index, curve.to_numpy(), **palette[label], markersize=3, markeredgewidth=0)
         ax.set_title(direction_words(direction) + (f", {rate:g}" if many else ""))
-        ax.set(xlim=(-0.02, 1.02), ylim=(0, None), xticks=(0, 0.5, 1) if many else np.linspace(0, 1, 6))
+        ax.set(xlim=(-0.02, 1.02), xticks=(0, 0.5, 1) if many else np.linspace(0, 1, 6))
+    axes[0].set_ylim(bottom=0)  # shared, so only now that all panels are drawn: it ends the scaling to the data
     _label_outer(axes, grid, len(cells), "Recall", "Precision")
     at = "by rate" if many else f"at rate {rates[0]:g}"
     title = f"Precision-recall on {group.dataset}, {group.noise_scheme} noise {at}"
@@ -111,7 +112,7 @@ def draw_noise_curves(group: Group, scores: pd.DataFrame, palette: Palette, foot
         ax.axhline(group.chance.get(direction, np.nan), color="0.3", linestyle=":", linewidth=1)
         ax.set_title(direction_words(direction))
         ax.set_xticks(group.rates)
-        ax.set_ylim(bottom=0)
+    axes[0].set_ylim(bottom=0)  # shared, so only now that all panels are drawn: it ends the scaling to the data
     _label_outer(axes, grid, len(group.directions), "Noise rate", "MAP")
     keys = [Line2D([], [], color="0.3", **LINES[name], label=name) for name in SELECTIONS]
     keys.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="chance"))

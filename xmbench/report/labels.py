@@ -72,4 +72,5 @@ def _details(settings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _written(setting: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in sorted(setting.items()))
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in sorted(setting.items())}
+    return ", ".join(f"{name}={value}" for name, value in shown.items())

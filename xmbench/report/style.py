@@ -71,6 +71,11 @@ def panels(n_rows: int, n_columns: int, *, width: float, height: float, **option
     return figure, list(figure.subplots(n_rows, n_columns, squeeze=False, **options).flat)
 
 
+def name_panel(ax: Axes, name: str) -> None:
+    """Put a name above a panel about two inches wide, in as many lines as it needs."""
+    ax.set_title(fill(name, 26))
+
+
 def fold(n_panels: int, per_row: int = 3) -> tuple[int, int]:
     """Rows and columns of a grid for so many panels, with rows as even as can be."""
     n_rows = -(-n_panels // per_row)
@@ -83,10 +88,10 @@ def finish(figure: Figure, title: str, footer: str, handles: Sequence[Artist]) -
     The figure grows by what the legend needs.
     """
     longest = max(len(str(handle.get_label())) for handle in handles)
-    width = figure.get_figwidth() + 0.5 + 0.075 * longest
-    height = max(figure.get_figheight(), 0.19 * len(handles) + 0.9)
-    figure.set_size_inches(width, height)
-    figure.suptitle(fill(title, int(11 * width)), fontsize="large")
+    panels_width = figure.get_figwidth()
+    width = panels_width + 0.5 + 0.075 * longest
+    figure.set_size_inches(width, max(figure.get_figheight(), 0.19 * len(handles) + 0.9))
+    figure.suptitle(fill(title, int(11 * panels_width)), x=panels_width / width / 2, fontsize="large")
     characters = int(FOOTER_CHARACTERS_PER_INCH * width)
     figure.supxlabel(fill(footer, characters), fontsize=FOOTER_SIZE, color="0.35", linespacing=1.3)
     figure.legend(handles=handles, loc="outside right upper")

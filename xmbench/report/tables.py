@@ -26,7 +26,7 @@ from xmbench.report.words import (
     scheme_words,
 )
 
-DIRECTIONS_PER_BLOCK = 3  # column groups side by side; more continue below
+COLUMNS_PER_BLOCK = 24  # column groups stand side by side up to so many columns, as many as three; more continue below
 FAILED, NO_RUN, STALE = "×", "–", "†"
 FORMATS = ("tex", "md")
 
@@ -146,8 +146,9 @@ def _source(group: Group) -> str:
 def _blocks(group: Group, cells: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Column groups that stand side by side, with the lines of the table below them."""
     at = {(c["label"], c["direction"], c["noise_rate"]): c for c in cells.to_dict("records")}
-    for start in range(0, len(group.directions), DIRECTIONS_PER_BLOCK):
-        directions = group.directions[start : start + DIRECTIONS_PER_BLOCK]
+    per_block = min(max(COLUMNS_PER_BLOCK // (len(group.rates) + 1), 1), 3)
+    for start in range(0, len(group.directions), per_block):
+        directions = group.directions[start : start + per_block]
         yield {
             "heads": [direction_words(direction) for direction in directions],
             "chance": [_number(group.chance.get(direction, np.nan)) for direction in directions],

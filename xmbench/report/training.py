@@ -9,14 +9,13 @@ from matplotlib.lines import Line2D
 
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Group, Reader, strip_prefix
-from xmbench.report.style import Style, finish, fold, panels, rate_colours, styled
+from xmbench.report.style import Style, finish, fold, name_panel, panels, rate_colours, styled
 from xmbench.report.words import absent_words, provenance_words
 
 History = dict[str, Any]
 
-MARK: Style = {"linestyle": "", "markeredgecolor": "white", "markeredgewidth": 0.5, "zorder": 3}
-BEST: Style = {**MARK, "marker": "*", "markersize": 8}
-LAST: Style = {**MARK, "marker": "s", "markersize": 4}
+BEST: Style = {"linestyle": "", "marker": "*", "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.3, "zorder": 4}
+LAST: Style = {"linestyle": "", "marker": "s", "markersize": 5, "markerfacecolor": "white", "markeredgewidth": 1, "zorder": 3}
 PANELS_PER_ROW = 4
 
 
@@ -66,7 +65,7 @@ def draw_training_curves(group: Group, histories: dict[str, dict[float, History]
         loss, valid = axes[place], axes[place + n_columns]
         for rate, history in histories[label].items():
             _training_lines(loss, valid, history, colours[rate])
-        loss.set_title(label)
+        name_panel(loss, label)
         loss.set(xlabel="Epoch", ylabel="Loss")
         valid.set(xlabel="Epoch", ylabel="Validation MAP", ylim=(0, 1.08 * highest or 1))
     for ax in axes:

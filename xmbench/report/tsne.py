@@ -21,12 +21,13 @@ from threadpoolctl import threadpool_limits
 
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Arrays, Group, Reader, strip_prefix
-from xmbench.report.style import COLOURS, Style, finish, fold, panels, styled
+from xmbench.report.style import COLOURS, Style, finish, fold, name_panel, panels, styled
 from xmbench.report.words import SELECTION_WORDS, absent_words, provenance_words
 
 HIGHEST_RATE = 0.6  # of those in the store, the rate shown is the highest up to this one
 MAX_ITEMS = 500  # per panel
 MAX_ITERATIONS = 500
+PANELS_PER_ROW = 4
 MAX_CLASSES = 10  # the most frequent ones are coloured, others grey
 GREY = "0.75"
 MARKERS = ("o", "^", "s", "D", "v", "P", "X")
@@ -151,7 +152,7 @@ def draw_tsne(group: Group, clouds: list[Cloud], class_names: list[str], rate: f
         rate: noise rate of the runs shown.
         footer: what the figure shows.
     """
-    figure, axes = panels(*fold(len(clouds)), width=2.3, height=2.3)
+    figure, axes = panels(*fold(len(clouds), PANELS_PER_ROW), width=2.2, height=2.2)
     count = Counter(int(number) for cloud in clouds for number in cloud.class_number if number >= 0)
     frequent = sorted(number for number, _ in count.most_common(MAX_CLASSES))
     colours = dict(zip(frequent, COLOURS, strict=False))
@@ -180,6 +181,6 @@ def _scatter(ax: Axes, cloud: Cloud, colours: dict[int, str], markers: dict[str,
         colour = [colours.get(int(number), GREY) for number in cloud.class_number[picked]]
         x, y = cloud.points[picked].T
         ax.scatter(x, y, c=colour, marker=marker, s=9, alpha=0.75, linewidths=0, label=name)
-    ax.set_title(cloud.title)
+    name_panel(ax, cloud.title)
     ax.set(xticks=[], yticks=[])
     ax.margins(0.04)

@@ -1,0 +1,44 @@
+"""Condense a store of `xmbench run --spec reference` into what is committed under results/reference/.
+
+    xmbench run --spec reference --store results/full
+    python scripts/make_reference.py results/full results/reference
+    xmbench report --store results/reference/label_noise.parquet --out reports/reference
+
+All rows go into one parquet file. Of the arrays every run keeps its precision-recall curves and its history; embeddings and
+input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left out: they are large.
+"""
+
+from pathlib import Path
+
+import click
+import numpy as np
+
+from xmbench.store import Store, save_rows
+
+TSNE_RATE = 0.6
+SMALL = ("pr/", "history/")
+SHOWN = ("embedding/test/best_valid/", "input/", "labels/", "class_names")
+
+
+@click.command()
+@click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("target", type=click.Path(file_okay=False, path_type=Path))
+def main(source: Path, target: Path) -> None:
+    """Write the rows of SOURCE to TARGET/label_noise.parquet and its small arrays beside it."""
+    store = Store(source)
+    rows = store.rows()
+    target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.npz"):
+        old.unlink()
+    for run in rows.drop_duplicates("run_id").itertuples():
+        wanted = SMALL + (SHOWN if run.noise_rate == TSNE_RATE else ())
+        arrays = {name: array for name, array in store.arrays(run.run_id).items() if name.startswith(wanted)}
+        if arrays:
+            np.savez_compressed(target / f"{run.run_id}.npz", **arrays)
+    save_rows(rows, target / "label_noise.parquet")
+    size = sum(file.stat().st_size for file in target.iterdir())
+    click.echo(f"{rows['run_id'].nunique()} runs, {len(rows)} rows, {size / 1e6:.1f} MB in {target}")
+
+
+if __name__ == "__main__":
+    main()

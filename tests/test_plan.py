@@ -1,0 +1,245 @@
+"""Plans: ids and keys, which runs share a fit, settings and variants, and cells that cannot run."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+import xmbench as xb
+from xmbench.noise import Noise, export_labels
+from xmbench.plan import cached_dataset, corruption_of, plan
+from xmbench.spec import Spec, canonical, load_spec, shipped
+
+TINY = (("synthetic", "train", 60), ("synthetic", "valid", 30), ("synthetic", "test", 30))
+
+
+def spec(*methods, settings=(), **changes):
+    given = {"rates": (0.0, 0.4), "seeds": (0,), "datasets": ("synthetic",), **changes}
+    return Spec(methods=methods, settings=(*TINY, *settings), **given)
+
+
+def only(grid):
+    (cell,) = plan(grid)
+    return cell
+
+
+ONE = spec("mrl", rates=(0.4,))
+RUN = only(ONE).run
+
+
+def test_a_run_id_does_not_depend_on_the_order_in_which_things_are_said():
+    assert len(RUN.run_id) == 16
+    assert int(RUN.run_id, 16) >= 0
+    turned = replace(
+        RUN,
+        parameters=dict(reversed(RUN.parameters.items())),
+        dataset_parameters=dict(reversed(RUN.dataset_parameters.items())),
+        noise=replace(RUN.noise, options=dict(reversed(RUN.noise.options))),
+    )
+    assert turned.run_id == RUN.run_id
+    settings = (("mrl", "beta", 0.5), ("mrl", "tau", 0.9), ("synthetic", "seed", 3), ("noise", "shared", True))
+    first, second = (only(replace(ONE, settings=(*TINY, *s))).run for s in (settings, settings[::-1]))
+    assert first.run_id == second.run_id != RUN.run_id
+
+
+def test_a_run_id_is_the_same_in_the_grid_and_alone_and_for_values_spelled_otherwise():
+    assert RUN.run_id in {cell.run.run_id for cell in plan(spec("cca", "mrl", rates=(0.8, 0.4), seeds=(3, 0)))}
+    assert only(replace(ONE, settings=(*TINY, ("mrl", "beta", "0.7")))).run.run_id == RUN.run_id, "the default, as text"
+    assert only(replace(ONE, name="other", profile="p")).run.run_id == RUN.run_id
+
+
+CHANGES = {
+    "dataset": "other",
+    "dataset_parameters": {**RUN.dataset_parameters, "seed": 1},
+    "noise": replace(RUN.noise, rate=0.5),
+    "method": "mrl_rc",
+    "implementation": "ce",
+    "parameters": {**RUN.parameters, "beta": 0.6},
+    "seed": 1,
+    "protocol": replace(RUN.protocol, validate_every=2),
+}
+
+
+@pytest.mark.parametrize("part", CHANGES)
+def test_a_run_id_changes_with_each_of_its_parts(part):
+    assert set(CHANGES) == set(vars(RUN)) - {"run_id"}, "a new field belongs here too"
+    assert replace(RUN, **{part: CHANGES[part]}).run_id != RUN.run_id
+
+
+@pytest.mark.parametrize(
+    "noise", [Noise("symmetric", 0.4, 1), Noise("pair_flip", 0.4, 0), Noise("symmetric", 0.4, 0, {"shared": True})], ids=str
+)
+def test_a_run_id_changes_with_each_part_of_the_noise(noise):
+    assert replace(RUN, noise=noise).run_id != RUN.run_id
+
+
+@pytest.mark.parametrize("name", [name for name in shipped("spec") if name != "reduced"])
+def test_every_shipped_spec_can_be_planned(name):
+    grid = load_spec(name)
+    cells = plan(grid)
+    assert len(cells) == len(grid.methods) * len(grid.datasets) * len(grid.rates) * len(grid.seeds)
+    assert len({cell.run.run_id for cell in cells}) == len(cells)
+    missing = {cell.run.dataset: cell.reason for cell in cells if cell.status == "skipped"}
+    assert {cell.status for cell in cells} <= {"ready", "skipped"}
+    if missing:
+        pytest.skip(f"planned without the keys of {missing}")
+
+
+def test_seeds_are_outermost_and_methods_innermost():
+    cells = plan(spec("cca", "pls", seeds=(4, 1), rates=(0.4, 0.0)))
+    order = [(cell.run.seed, cell.run.noise.rate, cell.run.method) for cell in cells]
+    assert order == [(s, r, m) for s in (4, 1) for r in (0.4, 0.0) for m in ("cca", "pls")]
+
+
+def test_embeddings_are_kept_for_the_first_seed_all_or_none():
+    grid = spec("cca", seeds=(4, 1), rates=(0.0,))
+    assert [[cell.keep for cell in plan(grid, keep=keep)] for keep in ("first", "all", "none")] == [
+        [True, False],
+        [True, True],
+        [False, False],
+    ]
+
+
+def test_the_noise_follows_the_seed_unless_it_has_its_own():
+    assert [cell.run.noise.seed for cell in plan(spec("cca", seeds=(0, 5), rates=(0.4,)))] == [0, 5]
+    assert [cell.run.noise.seed for cell in plan(spec("cca", seeds=(0, 5), rates=(0.4,), noise_seed=3))] == [3, 3]
+
+
+def test_a_variant_goes_by_its_own_name_and_its_parameters_win_over_those_of_its_method():
+    variants = {"mrl_rc": {"method": "mrl", "beta": 1.0}}
+    settings = (("mrl", "beta", 0.3), ("mrl", "dim", 16), ("mrl_rc", "tau", 0.5))
+    cells = plan(spec("mrl", "mrl_rc", rates=(0.4,), variants=variants, settings=settings))
+    plain, rc = (cell.run for cell in cells)
+    assert (plain.method, plain.implementation, rc.method, rc.implementation) == ("mrl", "mrl", "mrl_rc", "mrl")
+    assert [plain.parameters[key] for key in ("beta", "dim", "tau")] == [0.3, 16, 1.0]
+    assert [rc.parameters[key] for key in ("beta", "dim", "tau")] == [1.0, 16, 0.5]
+    assert cells[1].needs == {"vectors", "labels"}
+
+
+def test_a_variant_equal_to_its_method_shares_the_fit_but_not_the_row():
+    cells = plan(spec("mrl", "same", rates=(0.4,), variants={"same": {"method": "mrl"}}))
+    assert cells[0].fit_key == cells[1].fit_key
+    assert cells[0].run.run_id != cells[1].run.run_id
+
+
+def test_settings_of_a_dataset_hold_there_alone():
+    grid = spec("mrl", rates=(0.0,), datasets=("synthetic", "openmoji"), settings=(("mrl", "epochs", 5),))
+    grid = replace(grid, dataset_settings={"openmoji": (("mrl", "epochs", 2),)})
+    assert {cell.run.dataset: cell.run.parameters["epochs"] for cell in plan(grid)} == {"synthetic": 5, "openmoji": 2}
+
+
+def keys(*methods, **changes):
+    return {(cell.run.method, cell.run.noise.rate, cell.run.seed): cell.fit_key for cell in plan(spec(*methods, **changes))}
+
+
+def test_a_fit_key_follows_the_noise_only_where_the_fit_reads_labels():
+    variants = {"mrl_mc": {"method": "mrl", "beta": 0.0}, "mrl_rc": {"method": "mrl", "beta": 1.0}}
+    methods = ("cca", "mcca", "pls", "ce", "mrl", "mrl_mc", "mrl_rc")
+    got = keys(*methods, variants=variants)
+    free = {method for method in methods if got[method, 0, 0] == got[method, 0.4, 0]}
+    assert free == {"cca", "mcca", "pls", "mrl_mc"}
+
+
+def test_a_fit_key_changes_with_seed_parameters_and_split_and_not_with_the_protocol():
+    base = keys("cca")["cca", 0.4, 0]
+    assert keys("cca", seeds=(1,))["cca", 0.4, 1] != base
+    assert keys("cca", settings=(("cca", "dim", 3),))["cca", 0.4, 0] != base
+    assert keys("cca", settings=(("synthetic", "seed", 1),))["cca", 0.4, 0] != base
+    assert keys("cca", protocol="noisy_valid")["cca", 0.4, 0] == base
+
+
+def test_a_score_key_adds_the_protocol_and_noisy_validation_labels():
+    clean, noisy = (plan(spec("cca", protocol=name)) for name in ("default", "noisy_valid"))
+    assert len({cell.fit_key for cell in clean + noisy}) == 1
+    assert [len({cell.score_key for cell in cells}) for cells in (clean, noisy, clean + noisy)] == [1, 2, 3]
+
+
+def given_labels(run):
+    dataset = cached_dataset(run.dataset, canonical(dict(run.dataset_parameters)))
+    return corruption_of(run, dataset)
+
+
+def test_a_feature_variant_changes_the_fit_and_meets_the_same_noise(data_root):
+    if not (data_root / "wikipedia" / "wikipedia_text_minilm384.npz").exists():
+        pytest.skip(f"{data_root} holds no wikipedia")
+    grid = Spec(methods=("ce",), datasets=("wikipedia",), rates=(0.4,), seeds=(0,))
+    lda, minilm, scaled = (
+        only(replace(grid, settings=settings))
+        for settings in ((), (("wikipedia", "text", "minilm"),), (("wikipedia", "standardise", "true"),))
+    )
+    assert len({lda.fit_key, minilm.fit_key, scaled.fit_key}) == 3
+    assert len({given_labels(cell.run).noise_sha for cell in (lda, minilm, scaled)}) == 1
+
+
+def test_shared_noise_is_an_option_that_reaches_the_labels():
+    alone, shared = (only(spec("ce", rates=(0.4,), settings=settings)) for settings in ((), (("noise", "shared", "true"),)))
+    assert dict(shared.run.noise.options) == {"shared": True}
+    assert alone.fit_key != shared.fit_key
+    for cell, same in ((alone, False), (shared, True)):
+        image, text = given_labels(cell.run).clean.values()
+        assert (image == text).all() == same
+
+
+def test_noise_can_be_read_from_an_mrl_file(tmp_path):
+    drawn = given_labels(only(spec("ce", rates=(0.4,))).run)
+    path = tmp_path / "noise.json"
+    export_labels(drawn.train, path)
+    assert [len(labels) for labels in json.loads(path.read_text())] == [60, 60]
+    cell = only(spec("ce", rates=(0.4,), scheme="file", settings=(("noise", "path", str(path)),)))
+    read = given_labels(cell.run)
+    assert (read.noise_sha, read.realised_rate) == (drawn.noise_sha, drawn.realised_rate)
+    assert cell.fit_key == only(spec("ce", rates=(0.4,))).fit_key, "equal labels, equal fit, wherever they are from"
+    with pytest.raises(ValueError, match="option 'path' of 'file' must be str"):
+        plan(spec("ce", rates=(0.4,), scheme="file"))
+
+
+def test_a_method_that_cannot_take_the_data_is_not_applicable_with_the_reason():
+    cell = only(spec("pls", rates=(0.4,), settings=(("synthetic", "modalities", 3),)))
+    assert (cell.status, cell.fit_key) == ("not_applicable", "")
+    assert cell.reason == "pls takes at most 2 modalities, synthetic has 3"
+    assert only(spec("mcca", rates=(0.4,), settings=(("synthetic", "modalities", 3),))).status == "ready"
+
+
+def test_missing_data_skip_the_cell_with_what_to_do(monkeypatch, tmp_path):
+    def load(parameters):
+        raise xb.datasets.MissingDataError("synthetic: x.bin is missing; put it there")
+
+    cached_dataset.cache_clear()
+    monkeypatch.setattr("xmbench.datasets.synthetic.load", load)
+    cell = only(spec("cca", rates=(0.4,)))
+    assert (cell.status, cell.reason) == ("skipped", "synthetic: x.bin is missing; put it there")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"methods": ("mrll",)}, "no method named 'mrll'; did you mean 'mrl'"),
+        ({"datasets": ("openmojo",)}, "no dataset named 'openmojo'; did you mean 'openmoji'"),
+        ({"scheme": "symetric"}, "no noise scheme named 'symetric'; did you mean 'symmetric'"),
+        ({"protocol": "defualt"}, "no protocol named 'defualt'; did you mean 'default'"),
+        ({"methods": ()}, "a run needs methods and a dataset"),
+        ({"datasets": ()}, "a run needs methods and a dataset"),
+        ({"rates": ()}, "at least one noise rate is needed"),
+        ({"rates": (1.5,)}, r"the rate of 'symmetric' must lie in \[0, 1\], got 1\.5"),
+        ({"rates": (-0.1,)}, r"must lie in \[0, 1\], got -0\.1"),
+        ({"rates": (float("nan"),)}, r"must lie in \[0, 1\], got nan"),
+        ({"settings": (("mrl", "betta", 1),)}, r"mrl has no parameter 'betta'; did you mean mrl\.beta"),
+        ({"settings": (("mrl", "epochs", 1.5),)}, r"mrl\.epochs must be of type int, got 1\.5"),
+        ({"settings": (("mrl", "epochs", 0),)}, "epochs must be above 0, got 0"),
+        ({"settings": (("ce", "epochs", 1),)}, "no owner of a setting in this run named 'ce'"),
+        ({"settings": (("synthetik", "train", 9),)}, "did you mean 'synthetic'"),
+        ({"settings": (("synthetic", "trian", 9),)}, r"synthetic has no parameter 'trian'; did you mean synthetic\.train"),
+        ({"settings": (("noise", "share", True),)}, "noise scheme 'symmetric' has no option 'share'"),
+        ({"settings": (("noise", "shared", "maybe"),)}, r"noise\.shared must be of type bool, got 'maybe'"),
+        ({"variants": {"mrl": {"method": "mlr"}}}, "no method named 'mlr'; did you mean 'mrl'"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(changes, message):
+    with pytest.raises((ValueError, LookupError), match=message):
+        plan(replace(ONE, **changes))
+
+
+def test_a_wrong_setting_of_a_method_is_found_even_where_its_variant_overrides_it():
+    variants = {"mrl_rc": {"method": "mrl", "beta": 1.0}}
+    with pytest.raises(ValueError, match=r"mrl\.beta must be of type float, got 'big'"):
+        plan(spec("mrl_rc", variants=variants, settings=(("mrl", "beta", "big"),)))
