@@ -191,12 +191,8 @@ def check_ties() -> None:
 def bench_map(n_items: int, n_classes: int, goal: float, goal_limit: float | None, repeats: int) -> None:
     data = planted(n_items, n_classes, 512)
     check_ties()
-    functions = {
-        "plain loop": plain_loop_map,
-        "numpy": numpy_map,
-        "scikit-learn": scikit_learn_map,
-        "ours": mean_average_precision,
-    }
+    functions = {"plain loop": plain_loop_map, "numpy": numpy_map, "scikit-learn": scikit_learn_map}
+    functions["ours"] = mean_average_precision
     scores = {name: function(*data) for name, function in functions.items()}  # also compiles ours
     require(np.ptp(list(scores.values())) < 1e-6, f"MAP must agree to 1e-6, got {scores}")
     print(f"  checked: MAP {scores['ours']:.4f} by all, to 1e-6")
@@ -204,14 +200,10 @@ def bench_map(n_items: int, n_classes: int, goal: float, goal_limit: float | Non
     variants["limit: product alone"] = timed(product_alone(*data[:2]))
     timings = alternate(variants, repeats)
     print_table(timings)
-    ours = np.median(timings["ours"].cpu)
-    ratio, to_limit = np.median(timings["plain loop"].cpu) / ours, ours / np.median(timings["limit: product alone"].cpu)
-    verdict(f">= {goal:g}x the plain loop, got {ratio:.1f}x", bool(ratio >= goal))
+    loop, ours, limit = (np.median(timings[name].cpu) for name in ("plain loop", "ours", "limit: product alone"))
+    verdict(f">= {goal:g}x the plain loop, got {loop / ours:.1f}x", bool(loop / ours >= goal))
     if goal_limit is not None:
-        verdict(f"<= {goal_limit:g}x the product alone, got {to_limit:.2f}x", bool(to_limit <= goal_limit))
-
-
-# ---- memory ---------------------------------------------------------------------------------------------------------
+        verdict(f"<= {goal_limit:g}x the product alone, got {ours / limit:.2f}x", bool(ours / limit <= goal_limit))
 
 
 def bench_memory(repeats: int) -> None:
@@ -305,9 +297,10 @@ class PlainMRL:
 def step_products() -> Callable[[], object]:
     """The matrix products of one step of both trunks, their results already allocated, and nothing else."""
     jobs = []
-    for before, after, first in ((128, HIDDEN, True), (10, HIDDEN, True), *2 * ((HIDDEN, HIDDEN, False), (HIDDEN, DIM, False))):
+    inner = 2 * [(HIDDEN, HIDDEN, True), (HIDDEN, DIM, True)]
+    for before, after, to_input in [(128, HIDDEN, False), (10, HIDDEN, False), *inner]:
         x, w, g = torch.randn(BATCH, before), torch.randn(after, before), torch.randn(BATCH, after)
-        pairs = [(x, w.T), (g.T, x)] if first else [(x, w.T), (g.T, x), (g, w)]
+        pairs = [(x, w.T), (g.T, x), (g, w)] if to_input else [(x, w.T), (g.T, x)]
         jobs += [(a, b, torch.empty(len(a), b.shape[1])) for a, b in pairs]
     return lambda: [torch.mm(a, b, out=out) for a, b, out in jobs]
 
@@ -374,8 +367,6 @@ def check_mrl(train: PairedSet, labels: list[Tensor]) -> None:
         require(error < 1e-4, f"the gradient of {name} differs by {error:.1e} of its largest entry from the plain loop's")
     print("  checked: loss to 1e-5, gradients by name to 1e-4")
 
-
-# ---- command --------------------------------------------------------------------------------------------------------
 
 JOBS: dict[str, tuple[str, Callable[[int], None]]] = {
     "map462": ("MAP@all, 462 x 462, 10 classes, d = 512", lambda n: bench_map(462, 10, 10, None, n)),

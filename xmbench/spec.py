@@ -163,7 +163,7 @@ def load_spec(name: str) -> Spec:
             raise ValueError(f"{key} of {where} must be a list, got {given[key]!r}")
     if "seeds" in given:
         given["seeds"] = seed_list(given["seeds"])
-    typed = typed_parameters(where, Spec, given)
+    typed: dict[str, Any] = typed_parameters(where, Spec, given)
     spec = Spec(
         name=Path(name).stem,
         settings=parse_settings(_table(f"[set] of {where}", content.get("set", {}))),
