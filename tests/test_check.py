@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import ROOT
 
 import baselines.mrl
@@ -61,8 +60,7 @@ def test_a_row_may_always_move_by_a_hundredth_and_no_further(values):
 
 
 @pytest.mark.parametrize(
-    "column",
-    ["dataset_params", "params", "noise_options", "noise_rate", "direction", "selection", "split", "network", "protocol"],
+    "column", "dataset_params params noise_options noise_rate direction selection split network protocol".split()
 )
 def test_only_rows_that_differ_in_the_seed_alone_widen_the_tolerance(column):
     other = frame([0.9], **{column: 0.8 if column == "noise_rate" else "other"}).assign(run_id="s0")
@@ -114,13 +112,14 @@ def test_the_reference_is_of_the_spec_and_clearly_above_chance():
 @pytest.fixture
 def forgotten():
     """Datasets and noise are made anew, before and after."""
-    for _ in range(2):
+
+    def forget():
         plan.cached_dataset.cache_clear()
         plan._corruption.cache_clear()
-        yield
-        break
-    plan.cached_dataset.cache_clear()
-    plan._corruption.cache_clear()
+
+    forget()
+    yield
+    forget()
 
 
 @pytest.fixture
@@ -251,7 +250,7 @@ def test_a_reference_whose_runs_all_fail_now_is_6_and_a_part_of_them_is_4(checke
     assert {row["problem"] for row in rows} == {"not measured: ArithmeticError: this loss cannot count"}
 
 
-def test_missing_data_are_5_and_an_interruption_is_130(checked, monkeypatch):
+def test_missing_data_are_5(checked, monkeypatch):
     def missing(parameters):
         raise FileNotFoundError("synthetic: x.bin is missing; put it there")
 
@@ -259,16 +258,13 @@ def test_missing_data_are_5_and_an_interruption_is_130(checked, monkeypatch):
     code, _, err = checked()
     assert (code, err) == (5, "Error: synthetic: x.bin is missing; put it there\n")
 
+
+def test_an_interruption_is_130_and_no_regression(checked, monkeypatch):
     def interrupt(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.undo()
     monkeypatch.setattr("xmbench.sweep.execute", interrupt)
-    assert checked_again(checked) == 130
-
-
-def checked_again(checked):
-    return checked("dataset == 'synthetic' and method == 'pls' and noise_rate == 0.4")[0]
+    assert checked()[0] == 130
 
 
 def test_a_reference_is_made_by_one_call_and_holds_what_check_reads(tmp_path, monkeypatch, forgotten):
@@ -284,7 +280,3 @@ def test_a_reference_is_made_by_one_call_and_holds_what_check_reads(tmp_path, mo
     with pytest.raises(RuntimeError, match="every run of a reference must succeed, 2 did not"):
         make_reference(tmp_path / "new" / "ci.parquet")
     assert len(load_results(tmp_path / "new" / "ci.parquet")) == len(rows)
-
-
-def test_settings_of_torch_are_left_as_the_tests_want_them():
-    assert torch.get_num_threads() == 1

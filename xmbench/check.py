@@ -105,7 +105,10 @@ def compare(reference: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     table.loc[(table["value"] - table["reference"]).abs() > table["tolerance"], "problem"] = "moved"
     for column, problem in _EXACT.items():
         table.loc[table[column] != table[f"{column}_now"], "problem"] = problem
-    errors = rows[rows["error"].notna()].set_index("run_id")["error"].map(lambda error: error.strip().splitlines()[-1])
+    failed = rows[rows["error"].notna()]
+    reasons = {run_id: error.strip().splitlines()[-1] for run_id, error in zip(failed["run_id"], failed["error"], strict=True)}
     lost = table["value"].isna()
-    table.loc[lost, "problem"] = "not measured: " + table["run_id"].map(errors).fillna("no such number now")
+    table.loc[lost, "problem"] = [
+        f"not measured: {reasons.get(run_id, 'no such number now')}" for run_id in table.loc[lost, "run_id"]
+    ]
     return table[_SHOWN]

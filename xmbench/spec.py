@@ -163,13 +163,14 @@ def load_spec(name: str) -> Spec:
             raise ValueError(f"{key} of {where} must be a list, got {given[key]!r}")
     if "seeds" in given:
         given["seeds"] = seed_list(given["seeds"])
-    typed: dict[str, Any] = typed_parameters(where, Spec, given)
+    typed = typed_parameters(where, Spec, given)
+    unique: dict[str, Any] = {key: tuple(dict.fromkeys(v)) if isinstance(v, tuple) else v for key, v in typed.items()}
     spec = Spec(
         name=Path(name).stem,
         settings=parse_settings(_table(f"[set] of {where}", content.get("set", {}))),
         dataset_settings=_dataset_settings(where, content.get("dataset", {})),
         variants=_variants(where, content.get("variants", {})),
-        **{key: tuple(dict.fromkeys(value)) if isinstance(value, tuple) else value for key, value in typed.items()},
+        **unique,
     )
     for dataset, settings in spec.dataset_settings.items():
         for owner, *_ in settings:
