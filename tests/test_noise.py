@@ -1,9 +1,7 @@
 """Noise: what the draws promise (counts, distribution, nestedness, independence), legacy replay, files, shuffling."""
 
 import json
-import os
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from xmbench.noise import SCHEMES, Corruption, Noise, corrupt, export_labels, import_labels, shuffle, strip
 from xmbench.types import Modality, PairedSet, Rows, class_numbers, one_hot
 
-GOLDEN = Path(os.environ.get("XMBENCH_GOLDEN", Path(__file__).resolve().parents[2] / "shared" / "golden"))
 N, K = 2000, 10
 NESTED = ("symmetric", "symmetric_exclusive", "asymmetric", "pair_flip", "mrl_kplus1", "mrl_0_9")
 RATES = (0.2, 0.4, 0.6, 0.8, 1.0)
@@ -374,24 +371,6 @@ def test_mrl_0_9_stays_among_ten_classes(k, columns):
 
 
 # Replay of the released loader
-
-
-def test_mrl_legacy_equals_the_golden_labels():
-    if not (GOLDEN / "index.json").is_file():
-        pytest.skip(f"no golden fixtures in {GOLDEN}; set XMBENCH_GOLDEN to their folder")
-    entry = next(f for f in json.loads((GOLDEN / "index.json").read_text())["fixtures"] if f["name"] == "noise_mrl")
-    arrays, settings = np.load(GOLDEN / entry["file"]), entry["settings"]
-    split = relabelled(split_of(settings["N"], settings["K"]), arrays["input.labels"])
-    checked = 0
-    for ratio in settings["ratios"]:
-        for mode in ("sym", "asym"):
-            options = {"legacy_seed": settings["seed"], "mode": mode, "release": "head"}
-            result = draw(split, "mrl_legacy", ratio, **options)
-            expected = arrays[f"output.noisy_labels_{mode}_ratio{str(ratio).replace('.', 'p')}"]
-            assert np.array_equal(numbers_of(result), expected)
-            assert result.train.n_classes == settings["K"] + (mode == "sym")
-            checked += 1
-    assert checked == 4
 
 
 def test_mrl_legacy_replays_the_first_release_by_default():

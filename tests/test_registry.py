@@ -102,6 +102,8 @@ def test_parameters_become_their_fields_types(given, typed):
         ({"steps": True}, "toy.steps must be of type int, got True"),
         ({"lr": "fast"}, "toy.lr must be of type float, got 'fast'"),
         ({"lr": True}, "toy.lr must be of type float, got True"),
+        ({"lr": "nan"}, "toy.lr must be a finite number, got nan"),
+        ({"lr": float("inf")}, "toy.lr must be a finite number, got inf"),
         ({"shared": "yes"}, "toy.shared must be of type bool, got 'yes'"),
         ({"shared": 1}, "toy.shared must be of type bool, got 1"),
         ({"name": 3}, "toy.name must be of type str, got 3"),

@@ -160,6 +160,7 @@ def test_labels_and_class_numbers_are_each_other_inverse():
 def test_streams_depend_on_every_part_and_nothing_else():
     first = stream("noise", "toy", 0).standard_normal(3)
     assert np.array_equal(first, stream("noise", "toy", 0).standard_normal(3))
+    assert np.array_equal(first, stream("noise", "toy", np.int64(0)).standard_normal(3))
     parts = [("noise", "toy", 0), ("noise", "toy", 1), ("noise", "toy0"), ("noise", "toy", "0")]
     assert len({stream_seed(*p) for p in parts}) == 4
     assert stream_seed("noise", "toy", 0) == 1680722722826505770, "other draws than in stored results"

@@ -225,7 +225,8 @@ class FitContext:
         Args:
             n_epochs: how many.
             state: all that changes from epoch to epoch, by name: torch modules, optimisers, schedulers, tensors, and arrays
-                (changed in place). Never data.
+                (changed in place). Never data. A later stage names what it needs of earlier ones too: a resumed fit
+                restores only what the interrupted stage names, and the best epoch goes back into the last stage's names.
         """
         first, stage = self._enter_stage(dict(state), n_epochs)
         for epoch in range(first, n_epochs):

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import math
 import pkgutil
 import sys
 import types
@@ -135,11 +136,13 @@ def typed_value(where: str, kind: Any, value: Any) -> Any:
         return value.lower() == "true"
     try:
         if kind in (int, float) and isinstance(value, str):
-            return kind(value)
+            value = kind(value)
     except ValueError:
         raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}") from None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, got {value!r}")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}")
     return value

@@ -263,6 +263,7 @@ def stream(*parts: object) -> np.random.Generator:
 
 def stream_seed(*parts: object) -> int:
     """The 63-bit seed behind `stream(*parts)`, for generators of other libraries."""
+    parts = tuple(part.item() if isinstance(part, np.generic) else part for part in parts)  # np.int64(0) is 0
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
