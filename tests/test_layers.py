@@ -9,7 +9,7 @@ from conftest import ROOT
 import xmbench
 
 LAYERS = (
-    {"types", "__version__"},
+    {"types", "ties", "__version__"},
     {"method", "registry", "noise", "metrics", "device", "datasets", "published"},
     {"spec", "plan", "store", "evaluate"},
     {"run", "sweep", "check", "report", "catalogue", "progress"},

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from xmbench import metrics
+from xmbench import metrics, ties
 from xmbench.metrics import METRICS, PRCurve, evaluate_block
 
 CASE = np.array([[5.0, 4.0, 3.0, 2.0, 1.0]]), np.array([[True, False, True, True, False]])  # AP (1 + 2/3 + 3/4) / 3
@@ -258,8 +258,8 @@ def all_values(similarity, relevance):
 @pytest.mark.parametrize("count_up_to", [0, 10**9])
 @pytest.mark.parametrize("sort_block", [1, 1 << 19])
 def test_counting_and_sorting_equal_numpy_alone(count_up_to, sort_block, rankings, monkeypatch):
-    monkeypatch.setattr(metrics, "COUNT_UP_TO", count_up_to)
-    monkeypatch.setattr(metrics, "_SORT_BLOCK", sort_block)
+    monkeypatch.setattr(ties, "COUNT_UP_TO", count_up_to)
+    monkeypatch.setattr(ties, "_SORT_BLOCK", sort_block)
     pytest.importorskip("numba")
     compiled = all_values(*rankings)
     monkeypatch.setattr(metrics, "_compiled", lambda: None)
@@ -273,7 +273,7 @@ def test_tie_groups_of_extreme_float32_values(monkeypatch):
     row = np.array([0, -0.0, info.smallest_subnormal, -info.smallest_subnormal, info.max, info.min, info.tiny, 1, -1])
     similarity = np.stack([np.random.default_rng(s).permutation(row) for s in range(9)]).astype(np.float32)
     relevance = np.random.default_rng(0).random((9, 9)) < 0.5
-    monkeypatch.setattr(metrics, "COUNT_UP_TO", 0)
+    monkeypatch.setattr(ties, "COUNT_UP_TO", 0)
     by_sort = all_values(similarity, relevance)
     np.testing.assert_array_equal(by_sort, all_values(similarity.astype(np.float64), relevance))
     monkeypatch.setattr(metrics, "_compiled", lambda: None)
@@ -282,10 +282,10 @@ def test_tie_groups_of_extreme_float32_values(monkeypatch):
 
 def test_numba_is_optional(monkeypatch):
     monkeypatch.setitem(sys.modules, "numba", None)  # makes `import numba` fail
-    metrics._compiled.cache_clear()
-    assert metrics._compiled() is None
+    ties.compiled.cache_clear()
+    assert ties.compiled() is None
     assert metrics.average_precision(*CASE)[0] == pytest.approx(29 / 36)
-    metrics._compiled.cache_clear()
+    ties.compiled.cache_clear()
 
 
 # ---- invariances ------------------------------------------------------------------------------------------

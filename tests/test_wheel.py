@@ -33,7 +33,7 @@ def installed(wheel, tmp_path_factory):
 
     def run(*arguments):
         command = [sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=180, check=False)
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
     run.folder = folder
     return run

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xmbench.method import Method
-from xmbench.metrics import METRICS, chance_ap, chance_recall, evaluate_block, micro_f1, pr_points, shared_label
+from xmbench.metrics import METRICS, chance_ap, chance_recall, evaluate_block, micro_f1, plausible_relevance, shared_label
 from xmbench.spec import Protocol
 from xmbench.types import FEATURES, Array, Embedding, Modality, PairedSet, stream
 
@@ -169,15 +169,16 @@ def _measure_direction(
     relevance = {kind: Relevance(split, direction, kind) for kind, metrics in wanted.items() if metrics and _has(split, kind)}
     values: dict[str, list[Array]] = {name: [] for kind in relevance for name in wanted[kind]}
     counts: dict[str, list[Array]] = {kind: [] for kind in relevance}
-    points, tops = [], []
+    points: list[Array] = []
+    tops: list[Array] = []
     for rows, block in similarity.blocks():
         for kind, relevant in relevance.items():
             mask = relevant.block(rows)
             counts[kind].append(mask.sum(axis=1))
-            for name, per_query in evaluate_block(wanted[kind], block, mask).items():
-                values[name].append(per_query)
-            if kind == "labels" and curves:
-                points.append(pr_points(block, mask))
+            names = [*wanted[kind], "pr_points"] if kind == "labels" and curves else wanted[kind]
+            plausible = relevant.plausible(rows) if "pmrp" in names else ()
+            for name, per_query in evaluate_block(names, block, mask, plausible=plausible).items():
+                (points if name == "pr_points" else values[name]).append(per_query)
         if rankings:
             tops.append(np.argsort(-block, axis=1, kind="stable")[:, :RANKING_DEPTH].astype(np.int32))
     if tops:
@@ -213,6 +214,12 @@ class Relevance:
         mask = np.zeros((rows.stop - rows.start, self.n_gallery), dtype=bool)
         mask[inside[:, 0] - rows.start, inside[:, 1]] = True
         return mask
+
+    def plausible(self, rows: slice) -> list[Array]:
+        """For PMRP: (len(rows), n_gallery) bool, whose class vectors differ in at most zeta = 0, 1, 2 classes."""
+        if self._labels is None or self._labels[0] is None or self._labels[1] is None:
+            return []
+        return [plausible_relevance(self._labels[0][rows], self._labels[1], zeta) for zeta in (0, 1, 2)]
 
 
 def _chance(metric: str, n_relevant: Array, n_gallery: int) -> float:

@@ -4,298 +4,35 @@ Every metric is the exact expectation over all orders of tied items, so that its
 the gallery and a constant similarity scores chance (McSherry and Najork, "Computing Information Retrieval Performance
 Measures Efficiently in the Presence of Tied Scores", ECIR 2008). +0 and -0 are equal.
 
-A metric needs little of the ranking: for each query the *tie groups*, sets of equally similar gallery items, that hold
-relevant items. `_tie_groups` finds them without ranking the gallery, and each metric is a short sum over them. A group
-has `above` items strictly more similar, `size` items, `hits` relevant ones and `before` relevant ones above it. A query
-without ties has one group of size 1 per relevant item, and `above + 1` is that item's rank.
+A metric needs little of the ranking: the tie groups of `xmbench.ties`, over which each one is a short sum.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
-Bools = NDArray[np.bool_]
-
-COUNT_UP_TO = 96  # relevant items per query up to which counting is faster than sorting
-_SORT_BLOCK = 1 << 16  # keys sorted at a time: 0.5 MB, which stays in the cache
-
-
-@dataclass(frozen=True)
-class _Relevant:
-    """Relevant gallery items of each query: those of query q are `column[first[q]:last[q]]`."""
-
-    first: Ints
-    last: Ints
-    column: Ints
-
-    def rows(self, start: int, stop: int) -> "_Relevant":
-        return _Relevant(self.first[start:stop], self.last[start:stop], self.column)
-
-
-@dataclass(frozen=True)
-class _TieGroups:
-    """Tie groups with relevant items, best first; those of query q are `row_start[q]:row_start[q + 1]`."""
-
-    row_start: Ints
-    above: NDArray[np.int32]
-    size: NDArray[np.int32]
-    hits: NDArray[np.int32]
-    before: NDArray[np.int32]
-    n_relevant: Ints
-    n_gallery: int
-
-    @property
-    def groups_per_query(self) -> Ints:
-        return np.diff(self.row_start)
-
-    def depth(self, k: int | Ints) -> Ints:
-        """Items of each group that are among the top k; k is a number or one per group."""
-        return np.asarray(np.clip(np.asarray(k, np.int64) - self.above, 0, self.size), np.int64)
-
-    def sum_per_query(self, values: NDArray[Any]) -> Floats:
-        total = np.zeros(len(self.n_relevant))
-        filled = self.groups_per_query > 0
-        if filled.any():
-            total[filled] = np.add.reduceat(values, self.row_start[:-1][filled])
-        return total
-
-    def nan_without_relevant(self, values: Floats) -> Floats:
-        return np.where(self.n_relevant > 0, values, np.nan)
-
-
-# ---- finding the tie groups ------------------------------------------------------------------------------
-
-
-def _count_kernel(similarity, first, last, column, row_start, groups):  # type: ignore[no-untyped-def]
-    """Counts, for each distinct relevant score, the more similar and the equally similar items."""
-    written = 0
-    for q in range(similarity.shape[0]):
-        row = similarity[q]
-        scores = np.sort(row[column[first[q] : last[q]]])
-        i = len(scores)
-        while i > 0:
-            score = scores[i - 1]
-            lower = i - 1
-            while lower > 0 and scores[lower - 1] == score:
-                lower -= 1
-            more = np.int32(0)
-            equal = np.int32(0)
-            for g in range(row.shape[0]):
-                more = np.int32(more + (row[g] > score))
-                equal = np.int32(equal + (row[g] == score))
-            groups[0, written] = more
-            groups[1, written] = equal
-            groups[2, written] = i - lower
-            groups[3, written] = len(scores) - i
-            written += 1
-            i = lower
-        row_start[q + 1] = written
-
-
-def _pack_kernel(bits, first, last, column, keys):  # type: ignore[no-untyped-def]
-    """Keys whose ascending order is the descending order of float32 scores; the lowest bit marks a relevant item."""
-    sign = np.uint32(0x80000000)
-    for q in range(bits.shape[0]):
-        for g in range(bits.shape[1]):
-            b = bits[q, g]
-            b = np.uint32(0) if b == sign else b  # -0 becomes +0
-            b = b if b & sign else b ^ np.uint32(0x7FFFFFFF)
-            keys[q, g] = np.uint64(b) << np.uint64(1)
-        for i in range(first[q], last[q]):
-            keys[q, column[i]] |= np.uint64(1)
-
-
-def _sort_kernel(keys, ordered):  # type: ignore[no-untyped-def]
-    """Radix sort of each row of keys by its 32 score bits, 11 at a time, into `ordered`; overwrites keys.
-
-    np.sort took three times as long on an AMD EPYC with AVX-512.
-    """
-    mask = np.uint64(2047)
-    for q in range(keys.shape[0]):
-        ends = np.zeros((3, 2048), np.int64)
-        for key in keys[q]:
-            for digit in range(3):
-                ends[digit, (key >> np.uint64(11 * digit + 1)) & mask] += 1
-        source = keys[q]
-        target = ordered[q]
-        for digit in range(3):
-            end = ends[digit]
-            end[:] = np.cumsum(end) - end
-            shift = np.uint64(11 * digit + 1)
-            for key in source:
-                bin_ = (key >> shift) & mask
-                target[end[bin_]] = key
-                end[bin_] += 1
-            source, target = target, source
-
-
-def _scan_kernel(keys, row_start, written, groups):  # type: ignore[no-untyped-def]
-    """Reads tie groups off sorted keys, without branches: writes at every item, advances after a group with hits."""
-    for q in range(keys.shape[0]):
-        previous = ~np.uint64(0)
-        start = 0
-        hits = np.int64(0)
-        before = np.int64(0)
-        for g in range(keys.shape[1]):
-            score = keys[q, g] >> np.uint64(1)
-            new = score != previous
-            written += new and hits > 0
-            start = g if new else start
-            before = before + hits if new else before
-            hits = np.int64(0) if new else hits
-            hits += np.int64(keys[q, g] & np.uint64(1))
-            previous = score
-            groups[0, written] = start
-            groups[1, written] = g + 1 - start
-            groups[2, written] = hits
-            groups[3, written] = before
-        written += hits > 0
-        row_start[q + 1] = written
-    return written
-
-
-@dataclass(frozen=True)
-class _Kernels:
-    count: Callable[..., None]
-    pack: Callable[..., None]
-    sort: Callable[..., None]
-    scan: Callable[..., int]
-
-
-@cache
-def _compiled() -> _Kernels | None:
-    """The kernels compiled by numba, on disk after the first time; None where numba cannot be imported."""
-    try:
-        import numba
-    except ImportError:
-        return None
-    compile_ = numba.njit(cache=True)
-    return _Kernels(*(compile_(kernel) for kernel in (_count_kernel, _pack_kernel, _sort_kernel, _scan_kernel)))
-
-
-def _tie_groups(similarity: NDArray[np.floating[Any]], relevant: _Relevant) -> _TieGroups:
-    """Tie groups of a checked similarity block, by the cheapest of three ways that give equal results."""
-    n_queries, n_gallery = similarity.shape
-    n_relevant = relevant.last - relevant.first
-    n_hits = int(n_relevant.sum())
-    kernels = _compiled()
-    few = n_hits <= COUNT_UP_TO * n_queries
-    if kernels is None or not (few or similarity.dtype == np.float32):
-        row_start, groups = _groups_by_search(similarity, relevant)
-    else:
-        row_start = np.zeros(n_queries + 1, np.int64)
-        groups = np.empty((4, n_hits + 1), np.int32)  # one spare column: the scan writes before it knows that it must
-        if few:
-            kernels.count(similarity, relevant.first, relevant.last, relevant.column, row_start, groups)
-        else:
-            _groups_by_sort(kernels, similarity, relevant, row_start, groups)
-        groups = groups[:, : row_start[-1]]
-    return _TieGroups(row_start, groups[0], groups[1], groups[2], groups[3], n_relevant, n_gallery)
-
-
-def _groups_by_sort(
-    kernels: _Kernels, similarity: NDArray[Any], relevant: _Relevant, row_start: Ints, groups: NDArray[np.int32]
-) -> None:
-    """Fills row_start and groups by sorting packed 64-bit keys, a few rows at a time; float32 only."""
-    n_queries, n_gallery = similarity.shape
-    rows = min(n_queries, max(1, _SORT_BLOCK // n_gallery))
-    keys, ordered = np.empty((2, rows, n_gallery), np.uint64)
-    written = 0
-    for start in range(0, n_queries, rows):
-        stop = min(start + rows, n_queries)
-        part, n_rows = relevant.rows(start, stop), stop - start
-        kernels.pack(similarity[start:stop].view(np.uint32), part.first, part.last, part.column, keys[:n_rows])
-        kernels.sort(keys[:n_rows], ordered[:n_rows])
-        written = kernels.scan(ordered[:n_rows], row_start[start : stop + 1], written, groups)
-
-
-def _groups_by_search(similarity: NDArray[Any], relevant: _Relevant) -> tuple[Ints, NDArray[np.int32]]:
-    """NumPy alone, any precision: sort the row, look the distinct relevant scores up in it."""
-    n_queries, n_gallery = similarity.shape
-    row_start = np.zeros(n_queries + 1, np.int64)
-    parts = [np.empty((4, 0), np.int32)]
-    for q in range(n_queries):
-        columns = relevant.column[relevant.first[q] : relevant.last[q]]
-        scores, hits = np.unique(similarity[q, columns], return_counts=True)
-        ordered = np.sort(similarity[q])
-        last = np.searchsorted(ordered, scores, "right")
-        size = last - np.searchsorted(ordered, scores, "left")
-        before = hits.sum() - np.cumsum(hits)
-        parts.append(np.stack([n_gallery - last, size, hits, before])[:, ::-1].astype(np.int32))
-        row_start[q + 1] = row_start[q] + len(scores)
-    return row_start, np.concatenate(parts, axis=1)
-
-
-# ---- checks at the border --------------------------------------------------------------------------------
-
-
-def _require_finite(similarity: NDArray[np.floating[Any]]) -> None:
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(similarity.sum()):  # a sum with a NaN or an infinity in it is never finite
-            return
-    bad = ~np.isfinite(similarity)
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueError(
-            f"similarity must be finite, got {int(bad.sum())} non-finite of {bad.size} values "
-            f"({int(np.isnan(similarity).sum())} NaN), the first at row {row}, column {column}; "
-            "look for a diverged loss or a zero norm in the embeddings"
-        )
-
-
-def _as_similarity(similarity: ArrayLike) -> NDArray[np.floating[Any]]:
-    array = np.asarray(similarity)
-    if array.ndim != 2:
-        raise ValueError(f"similarity must be (n_queries, n_gallery), got shape {array.shape}; pass one block of rows")
-    array = _by_row(array, np.float32 if array.dtype in (np.float16, np.float32) else np.float64)
-    _require_finite(array)
-    return array
-
-
-def _by_row(array: NDArray[Any], dtype: Any) -> NDArray[Any]:
-    """The array in row order; a transposed one is copied in tiles, four times as fast as at once."""
-    if array.flags.c_contiguous:
-        return array.astype(dtype, copy=False)
-    copy = np.empty(array.shape, dtype)
-    for start in range(0, array.shape[1], 256):
-        copy[:, start : start + 256] = array[:, start : start + 256]
-    return copy
-
-
-def _relevant_from_mask(relevance: Bools) -> _Relevant:
-    n_queries, n_gallery = relevance.shape
-    position = np.flatnonzero(_by_row(relevance, np.bool_))
-    start = np.searchsorted(position, np.arange(n_queries + 1) * n_gallery)
-    column = position - np.repeat(np.arange(n_queries) * n_gallery, np.diff(start))
-    return _Relevant(start[:-1], start[1:], column)
-
-
-def _checked_groups(similarity: ArrayLike, relevance: ArrayLike) -> _TieGroups:
-    """Checks both blocks and returns the tie groups."""
-    scores, mask = _as_similarity(similarity), np.asarray(relevance)
-    if mask.dtype != np.bool_ or mask.shape != scores.shape:
-        raise ValueError(
-            f"relevance must be boolean and of the shape of similarity {scores.shape}, got {mask.dtype} {mask.shape}; "
-            "compare the labels or pairs of the same queries and gallery items"
-        )
-    return _tie_groups(scores, _relevant_from_mask(mask))
-
-
-def _require_depth(k: int) -> None:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}; it is the number of items retrieved")
-
+from xmbench.ties import (
+    Bools,
+    Floats,
+    Ints,
+    Relevant,
+    TieGroups,
+    as_similarity,
+    checked_groups,
+    relevant_from_mask,
+    require_depth,
+    require_finite,
+    tie_groups,
+)
 
 # ---- average precision -----------------------------------------------------------------------------------
 
 
-def _precision_sums(groups: _TieGroups, depth: NDArray[Any]) -> Floats:
+def _precision_sums(groups: TieGroups, depth: NDArray[Any]) -> Floats:
     """Expected sum of precision at the relevant items among the first `depth` items of each group.
 
     With n = size, r = hits, t = above, b = before, and the items of the group in random order,
@@ -314,12 +51,12 @@ def _precision_sums(groups: _TieGroups, depth: NDArray[Any]) -> Floats:
     return sums
 
 
-def _average_precision(groups: _TieGroups) -> Floats:
+def _average_precision(groups: TieGroups) -> Floats:
     total = groups.sum_per_query(_precision_sums(groups, groups.size))
     return groups.nan_without_relevant(total / np.maximum(groups.n_relevant, 1))
 
 
-def _average_precision_at(groups: _TieGroups, k: int, denominator: str) -> Floats:
+def _average_precision_at(groups: TieGroups, k: int, denominator: str) -> Floats:
     depth = groups.depth(k)
     sums = _precision_sums(groups, depth)
     total = groups.sum_per_query(sums)
@@ -372,7 +109,7 @@ def average_precision(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
     >>> average_precision([[1.0, 1.0]], [[True, False]])  # ranks 1 and 2 are equally likely
     array([0.75])
     """
-    return _average_precision(_checked_groups(similarity, relevance))
+    return _average_precision(checked_groups(similarity, relevance))
 
 
 def average_precision_at(
@@ -397,16 +134,16 @@ def average_precision_at(
     >>> average_precision_at([[5, 4, 3, 2, 1]], [[True, False, True, True, False]], 3, "min").round(4)
     array([0.5556])
     """
-    _require_depth(k)
+    require_depth(k)
     if denominator not in ("hits", "min"):
         raise ValueError(f'denominator must be "hits" or "min", got {denominator!r}')
-    return _average_precision_at(_checked_groups(similarity, relevance), k, denominator)
+    return _average_precision_at(checked_groups(similarity, relevance), k, denominator)
 
 
 # ---- ranks -----------------------------------------------------------------------------------------------
 
 
-def _first_group(groups: _TieGroups, values: NDArray[Any]) -> NDArray[Any]:
+def _first_group(groups: TieGroups, values: NDArray[Any]) -> NDArray[Any]:
     """The value of each query's best group, 1 where it has none."""
     first = np.ones(len(groups.n_relevant), values.dtype)
     filled = groups.groups_per_query > 0
@@ -423,7 +160,7 @@ def _miss_probability(n: NDArray[Any], r: NDArray[Any], m: NDArray[Any]) -> Floa
     return miss
 
 
-def _recall_at(groups: _TieGroups, k: int) -> Floats:
+def _recall_at(groups: TieGroups, k: int) -> Floats:
     above, size, hits = (_first_group(groups, x) for x in (groups.above, groups.size, groups.hits))
     recall = (above + size <= k).astype(np.float64)
     cut = (above < k) & (k < above + size)
@@ -445,11 +182,11 @@ def recall_at(similarity: ArrayLike, relevance: ArrayLike, k: int) -> Floats:
     >>> recall_at([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]], [[False, True, False]] * 2, 2).round(4)
     array([1.    , 0.6667])
     """
-    _require_depth(k)
-    return _recall_at(_checked_groups(similarity, relevance), k)
+    require_depth(k)
+    return _recall_at(checked_groups(similarity, relevance), k)
 
 
-def _first_rank(groups: _TieGroups) -> Floats:
+def _first_rank(groups: TieGroups) -> Floats:
     above, size, hits = (_first_group(groups, x).astype(np.float64) for x in (groups.above, groups.size, groups.hits))
     return groups.nan_without_relevant(above + (size + 1) / (hits + 1))
 
@@ -469,10 +206,10 @@ def first_rank(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
     >>> first_rank([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]], [[False, True, True], [False, False, True]])
     array([2., 2.])
     """
-    return _first_rank(_checked_groups(similarity, relevance))
+    return _first_rank(checked_groups(similarity, relevance))
 
 
-def _r_precision(groups: _TieGroups) -> Floats:
+def _r_precision(groups: TieGroups) -> Floats:
     depth = groups.depth(np.repeat(groups.n_relevant, groups.groups_per_query))
     found = groups.sum_per_query(groups.hits * (depth / groups.size))
     return groups.nan_without_relevant(found / np.maximum(groups.n_relevant, 1))
@@ -491,7 +228,7 @@ def r_precision(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
     >>> r_precision([[4.0, 3.0, 2.0, 1.0]], [[True, False, True, False]])
     array([0.5])
     """
-    return _r_precision(_checked_groups(similarity, relevance))
+    return _r_precision(checked_groups(similarity, relevance))
 
 
 def plausible_relevance(query_classes: ArrayLike, gallery_classes: ArrayLike, zeta: int) -> Bools:
@@ -548,7 +285,7 @@ def _cumulative_discount(n_gallery: int, k: int | None) -> Floats:
     return np.append(0.0, np.cumsum(discount))
 
 
-def _binary_ndcg(groups: _TieGroups, k: int | None = None) -> Floats:
+def _binary_ndcg(groups: TieGroups, k: int | None = None) -> Floats:
     discount = _cumulative_discount(groups.n_gallery, k)
     gained = groups.hits / groups.size * (discount[groups.above + groups.size] - discount[groups.above])
     return groups.nan_without_relevant(groups.sum_per_query(gained) / np.maximum(discount[groups.n_relevant], 1.0))
@@ -572,10 +309,10 @@ def ndcg(similarity: ArrayLike, gains: ArrayLike, k: int | None = None) -> Float
     array([0.6309])
     """
     if k is not None:
-        _require_depth(k)
+        require_depth(k)
     if np.asarray(gains).dtype == np.bool_:
-        return _binary_ndcg(_checked_groups(similarity, gains), k)
-    scores, gain = _as_similarity(similarity), np.asarray(gains, np.float64)
+        return _binary_ndcg(checked_groups(similarity, gains), k)
+    scores, gain = as_similarity(similarity), np.asarray(gains, np.float64)
     if gain.shape != scores.shape or not (gain >= 0).all():
         raise ValueError(f"gains must be >= 0 and of the shape of similarity {scores.shape}, got shape {gain.shape}")
     discount = np.diff(_cumulative_discount(scores.shape[1], k))
@@ -614,7 +351,7 @@ class PRCurve:
         return cls(np.arange(11) / 10, interpolated, raw)
 
 
-def _pr_points(groups: _TieGroups) -> Floats:
+def _pr_points(groups: TieGroups) -> Floats:
     points = np.full((len(groups.n_relevant), 2, 11), np.nan)
     known = np.flatnonzero(groups.n_relevant)
     if not len(known):
@@ -652,7 +389,7 @@ def pr_points(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
     array([[0.667, 0.667, 0.667, 0.667],
            [0.5  , 0.5  , 0.667, 0.667]])
     """
-    return _pr_points(_checked_groups(similarity, relevance))
+    return _pr_points(checked_groups(similarity, relevance))
 
 
 def pr_curve(similarity: ArrayLike, relevance: ArrayLike) -> PRCurve:
@@ -687,7 +424,7 @@ def micro_f1(scores: ArrayLike, labels: ArrayLike) -> float:
     >>> round(micro_f1([[0.9, 0.6], [0.2, 0.4]], [[True, False], [False, True]]), 4)  # TP 1, FP 1, FN 1
     0.5
     """
-    predicted, truth = _as_similarity(scores) > 0.5, np.asarray(labels)
+    predicted, truth = as_similarity(scores) > 0.5, np.asarray(labels)
     if truth.dtype != np.bool_ or truth.shape != predicted.shape:
         raise ValueError(f"labels must be boolean of shape {predicted.shape}, got {truth.dtype} {truth.shape}")
     marked = int(predicted.sum() + truth.sum())
@@ -731,7 +468,7 @@ def chance_recall(n_relevant: ArrayLike, n_gallery: ArrayLike, k: int) -> Floats
     >>> chance_recall([1, 5], 100, 10).round(4)
     array([0.1   , 0.4162])
     """
-    _require_depth(k)
+    require_depth(k)
     relevant, gallery = np.broadcast_arrays(np.asarray(n_relevant, np.int64), np.asarray(n_gallery, np.int64))
     hit = 1 - _miss_probability(gallery, relevant, np.minimum(k, gallery))
     return np.where(relevant > 0, hit, np.nan)
@@ -773,7 +510,7 @@ class Metric:
 
 
 # The ranking metrics, and the curve, as functions of tie groups, which `evaluate_block` finds once for all of them.
-_OF_GROUPS: dict[str, Callable[[_TieGroups], Floats]] = {
+_OF_GROUPS: dict[str, Callable[[TieGroups], Floats]] = {
     "map": _average_precision,
     "map@50": partial(_average_precision_at, k=50, denominator="hits"),
     "map@50_min": partial(_average_precision_at, k=50, denominator="min"),
@@ -845,7 +582,7 @@ def evaluate_block(
     unknown = [name for name in names if name not in _OF_GROUPS and name != "pmrp"]
     if unknown:
         raise ValueError(f"names must be among {', '.join([*_OF_GROUPS, 'pmrp'])}, got {unknown}")
-    groups = _checked_groups(similarity, relevance)
+    groups = checked_groups(similarity, relevance)
     return {name: pmrp(similarity, *plausible) if name == "pmrp" else _OF_GROUPS[name](groups) for name in names}
 
 
@@ -872,12 +609,12 @@ def shared_label(query_labels: ArrayLike, gallery_labels: ArrayLike) -> Bools:
     return (query.astype(np.float32) @ gallery.astype(np.float32).T) > 0
 
 
-def _relevant_by_class(query_labels: NDArray[Any], gallery_labels: NDArray[Any]) -> _Relevant:
+def _relevant_by_class(query_labels: NDArray[Any], gallery_labels: NDArray[Any]) -> Relevant:
     """One label per item: the relevant items of a query are a slice of the gallery in the order of its labels."""
     column = np.argsort(gallery_labels, kind="stable")
     ordered = gallery_labels[column]
     first, last = (np.searchsorted(ordered, query_labels, side) for side in ("left", "right"))
-    return _Relevant(first, last, column)
+    return Relevant(first, last, column)
 
 
 def _single_labels(labels: ArrayLike) -> NDArray[Any] | None:
@@ -939,11 +676,11 @@ def mean_average_precision(
     for start in range(0, len(rows), block):
         stop = min(start + block, len(rows))
         similarity = product(rows[start:stop])
-        _require_finite(similarity)
+        require_finite(similarity)
         if by_class is not None:
             relevant = by_class.rows(start, stop)
         else:
-            relevant = _relevant_from_mask(shared_label(multi_hot[start:stop], gallery_labels))
-        values.append(_average_precision(_tie_groups(similarity, relevant)))
+            relevant = relevant_from_mask(shared_label(multi_hot[start:stop], gallery_labels))
+        values.append(_average_precision(tie_groups(similarity, relevant)))
     known = np.concatenate(values) if values else np.empty(0)
     return _mean(known[~np.isnan(known)])
