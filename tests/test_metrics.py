@@ -262,7 +262,7 @@ def test_counting_and_sorting_equal_numpy_alone(count_up_to, sort_block, ranking
     monkeypatch.setattr(ties, "_SORT_BLOCK", sort_block)
     pytest.importorskip("numba")
     compiled = all_values(*rankings)
-    monkeypatch.setattr(metrics, "_compiled", lambda: None)
+    monkeypatch.setattr(ties, "compiled", lambda: None)
     np.testing.assert_array_equal(compiled, all_values(*rankings))
 
 
@@ -276,7 +276,7 @@ def test_tie_groups_of_extreme_float32_values(monkeypatch):
     monkeypatch.setattr(ties, "COUNT_UP_TO", 0)
     by_sort = all_values(similarity, relevance)
     np.testing.assert_array_equal(by_sort, all_values(similarity.astype(np.float64), relevance))
-    monkeypatch.setattr(metrics, "_compiled", lambda: None)
+    monkeypatch.setattr(ties, "compiled", lambda: None)
     np.testing.assert_array_equal(by_sort, all_values(similarity, relevance))
 
 

@@ -301,7 +301,10 @@ class FitContext:
 
     def record(self, name: str, array: Array) -> None:
         """Keep a diagnostic array (losses per pair, prototypes, rectified labels) for the run's store; the last one counts."""
-        self.records[name] = np.array(array)
+        values = np.array(array)
+        if values.dtype.hasobject:
+            raise TypeError(f"record {name!r} must be an array of numbers or text, got objects of shape {values.shape}")
+        self.records[name] = values
 
     def _save(self, stage: int, stage_epoch: int) -> None:
         if self._checkpoint is None or time.monotonic() - self._saved_at < self._checkpoint_seconds:

@@ -127,6 +127,8 @@ def typed_value(where: str, kind: Any, value: Any) -> Any:
         raise ValueError(f"{where} must be one of {', '.join(map(str, options))}, got {value!r}")
     if typing.get_origin(kind) is tuple:
         items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ValueError(f"{where} must be a list, got {value!r}")
         return tuple(typed_value(where, options[0], item) for item in items)
     if isinstance(kind, types.UnionType):
         if value is None or value == "none":

@@ -221,6 +221,11 @@ def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dic
             best = _measure_splits(fitted, cell, key, kept[key])
         selections = {"best_valid": (best, best_epoch), "last": (last[key], fitted.context.epoch)}
         results[key] = _collected(selections, _common_arrays(fitted, key, kept[key]))
+        if not results[key][0]:
+            metrics = ", ".join(cell.run.protocol.metrics)
+            raise ValueError(
+                f"no metric of protocol {cell.run.protocol.name!r} ({metrics}) can be measured on {fitted.dataset.name}"
+            )
     fitted.eval_seconds = time.perf_counter() - started
     return results
 

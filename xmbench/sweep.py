@@ -70,7 +70,9 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
 
 
 def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
-    if run is None or run.status != "ok":
+    if (
+        run is None or run.status != "ok" or run.score_key != cell.score_key
+    ):  # another key: its data, noise file or version changed
         return False
     stale = run.source_sha != cell.source_sha
     return not (stale and ("stale" in rerun or _is_plugin(cell)))
