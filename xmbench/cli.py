@@ -108,7 +108,7 @@ def run(
     if work.groups:
         wall = sum(seconds.values()) / min(at_a_time, len(work.groups))
         click.echo(f"about {duration(wall)}, {at_a_time} at a time on {settings.device}; store {store.path}", err=True)
-    with Progress(work.groups, seconds) as progress:
+    with Progress(work.groups, seconds, at_a_time) as progress:
         outcome = sweep(work, store, settings, jobs=at_a_time, progress=progress)
     _finish(outcome, store, [cell.run.run_id for cell in cells], grid["form"])
 

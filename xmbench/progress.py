@@ -26,12 +26,14 @@ class Progress:
     Args:
         groups: cells to run, those that share a fit together.
         seconds: fit key -> expected seconds.
+        jobs: runs at a time, for the time left before the first one has ended.
     """
 
-    def __init__(self, groups: list[list[Cell]], seconds: dict[str, float]) -> None:
+    def __init__(self, groups: list[list[Cell]], seconds: dict[str, float], jobs: int = 1) -> None:
         self._n_runs = sum(map(len, groups))
         self._share = {group[0].fit_key: seconds[group[0].fit_key] / len(group) for group in groups}
         self._expected = sum(seconds.values())
+        self._jobs = max(1, min(jobs, len(groups)))
         self._finished, self._worked = 0, 0.0
         self._started = time.monotonic()
         self._bar: Any = None
@@ -44,7 +46,7 @@ class Progress:
 
             columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
             self._bar = Bar(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("", total=self._n_runs)
+            self._task = self._bar.add_task(f"{self._left()} left", total=self._n_runs)
             self._bar.start()
         return self
 
@@ -65,6 +67,6 @@ class Progress:
     def _left(self) -> str:
         """The time that the expected work still takes at the pace so far."""
         if self._worked <= 0:
-            return "?"
+            return duration(self._expected / self._jobs)
         left = max(self._expected - self._worked, 0.0)  # sums of floats may end below zero
         return duration((time.monotonic() - self._started) * left / self._worked)
