@@ -64,13 +64,23 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how to execute; `plan` takes them too, so that one command line serves both."""
+    options = [
+        click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: all cores]"),
+        click.option("--threads", type=click.IntRange(min=1), help="Threads per run.  [default: the protocol's]"),
+        click.option("--device", default="auto", show_default=True, help="A torch device, such as cpu or cuda:0."),
+        click.option("--rerun", type=click.Choice(["stale"]), multiple=True, help="Run again what is stored but stale."),
+        click.option("--dry-run", is_flag=True, help="Only say what would run."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command()
 @grid_options
-@click.option("--jobs", type=click.IntRange(min=1), help="Runs at a time.  [default: all cores]")
-@click.option("--threads", type=click.IntRange(min=1), help="Threads per run.  [default: the protocol's]")
-@click.option("--device", default="auto", show_default=True, help="A torch device, such as cpu or cuda:0.")
-@click.option("--rerun", type=click.Choice(["stale"]), multiple=True, help="Run again what is stored but stale.")
-@click.option("--dry-run", is_flag=True, help="Only say what would run.")
+@execution_options
 def run(
     jobs: int | None,
     threads: int | None,
@@ -155,7 +165,8 @@ def _summary(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 @cli.command()
 @grid_options
-def plan(**grid: Any) -> None:
+@execution_options
+def plan(rerun: tuple[str, ...], **grid: Any) -> None:
     """Print the cells of a grid: what is done, what is shared, what cannot run and why."""
     import pandas as pd
 
@@ -164,7 +175,7 @@ def plan(**grid: Any) -> None:
     from xmbench.sweep import todo
 
     cells = make_plan(_spec(**grid), keep=grid["keep"])
-    work = todo(cells, Store(grid["store"]))
+    work = todo(cells, Store(grid["store"]), frozenset(rerun))
     done = {cell.run.run_id for cell in work.done}
     first = {group[0].run.run_id for group in work.groups}
     rows = []
