@@ -598,7 +598,8 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow):
     arguments = ["run", "--methods", "cca,slow", *RUN[1:3], *TINY, "--rates", "0", "--seeds", "2", "--jobs", "2"]
     python = [sys.executable, "-c", "from xmbench.cli import main; main()"]
     options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([*python, *arguments], start_new_session=True, **options) as process:
+    hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # also where the tests run deaf to it
+    with subprocess.Popen([*python, *arguments], start_new_session=True, **hears, **options) as process:
         deadline = time.monotonic() + 240
         while len(finished(tmp_path / "results")) < 2 and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -634,7 +635,11 @@ def test_processes_started_for_a_sweep_are_deaf_to_ctrl_c():
             os.kill(os.getpid(), signal.SIGINT)
             heard.append("still here")
 
-    with pytest.raises(KeyboardInterrupt):
-        start()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            start()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert heard == ["True\n", "still here"]
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
