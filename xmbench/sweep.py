@@ -70,9 +70,8 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
 
 
 def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
-    if (
-        run is None or run.status != "ok" or run.score_key != cell.score_key
-    ):  # another key: its data, noise file or version changed
+    """Whether a stored run is this cell's: finished, with the same data, noise and version (the key), and not stale."""
+    if run is None or run.status != "ok" or run.score_key != cell.score_key:
         return False
     stale = run.source_sha != cell.source_sha
     return not (stale and ("stale" in rerun or _is_plugin(cell)))
@@ -86,14 +85,16 @@ def _is_plugin(cell: Cell) -> bool:
 
 def estimate(work: Todo, settings: Settings) -> dict[str, float]:
     """Fit key -> about how many seconds it will take: by earlier runs of the store, else by timing three batches."""
-    earlier = {(r.dataset, r.dataset_params, r.params): r.fit_seconds for r in work.stored.values() if r.status == "ok"}
+    finished = (run for run in work.stored.values() if run.status == "ok")
+    earlier = {(run.method, run.dataset, run.dataset_params, run.params): run.fit_seconds for run in finished}
     seconds = {}
     for group in work.groups:
         cell = group[0]
         seconds[cell.fit_key] = _SECONDS_TO_MEASURE * len(group)
         if all(c.score_key in work.known for c in group):
             continue
-        key = (cell.run.dataset, canonical(dict(cell.run.dataset_parameters)), canonical(dict(cell.run.parameters)))
+        run = cell.run
+        key = (run.method, run.dataset, canonical(dict(run.dataset_parameters)), canonical(dict(run.parameters)))
         if key not in earlier:
             earlier[key] = estimate_seconds(cell, settings)
         seconds[cell.fit_key] += earlier[key]
