@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from xmbench import Embedding, FitContext, Method, build_method, unit_rows
-from xmbench.method import FitStopped, state_bytes
+from xmbench import Embedding, FitContext, Method, Rows, build_method, unit_rows
+from xmbench import method as method_module
+from xmbench.method import DeviceRows, FitStopped, state_bytes
 
 N = 10
 
@@ -151,3 +152,15 @@ def test_similarity_is_cosine_with_zero_for_zero_rows():
 def test_parameters_that_must_be_positive_are_named(bad):
     with pytest.raises(ValueError, match=r"mrl\.lr must be above 0, got"):
         build_method("mrl", lr=bad)
+
+
+def test_rows_that_do_not_fit_are_moved_batch_by_batch(monkeypatch):
+    """The same numbers reach the network, whether the features were preloaded or are read for every batch."""
+    rows = Rows(np.arange(60.0).reshape(20, 3), index=np.arange(19, -1, -1))
+    preloaded = DeviceRows(rows, "cpu")
+    monkeypatch.setattr(method_module, "_free_bytes", lambda device: 0.0)
+    streamed = DeviceRows(rows, "cpu")
+    assert isinstance(preloaded._rows, torch.Tensor)
+    assert isinstance(streamed._rows, Rows)
+    batch = np.array([3, 0, 19])
+    assert streamed[batch].tolist() == preloaded[batch].tolist() == [[48, 49, 50], [57, 58, 59], [0, 1, 2]]
