@@ -4,6 +4,9 @@
     python scripts/make_reference.py results/full results/reference
     xmbench report --store results/reference/label_noise.parquet --out reports/reference
 
+To go on with a reference that lacks runs, copy label_noise.parquet and the npz files of results/reference into results/full
+first: `run` then does only what is missing.
+
 All rows go into one parquet file. Of the arrays every run keeps its precision-recall curves and its history; embeddings and
 input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left out: they are large.
 """
