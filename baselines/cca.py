@@ -13,10 +13,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
+from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, clipped, register_method
 
 
-@register_method("cca", needs={"vectors", "pairs"}, max_modalities=2, smoke={"dim": 8})
+@register_method(
+    "cca",
+    needs={"vectors", "pairs"},
+    max_modalities=2,
+    search={"dim": [8, 32, 128], "ridge": [0.01, 0.1], "power": [0.0, 1.0]},
+    smoke={"dim": 8},
+)
 @dataclass(kw_only=True)
 class CCA(Method):
     """Ridge CCA in closed form, in float64; see the module's docstring."""
@@ -34,10 +40,11 @@ class CCA(Method):
         x, y = x - x.mean(0), y - y.mean(0)
         w_x, w_y = self._whitener(x), self._whitener(y)
         u, s, vt = np.linalg.svd(w_x.T @ (x.T @ y / len(x)) @ w_y, full_matrices=False)
-        scale = s[: self.dim] ** self.power
+        dim = clipped(self, "dim", len(s), "the smaller modality")
+        scale = s[:dim] ** self.power
         first, second = train.modalities
-        self.correlations_ = s[: self.dim]
-        self.weights_ = {first.name: w_x @ u[:, : self.dim] * scale, second.name: w_y @ vt.T[:, : self.dim] * scale}
+        self.correlations_ = s[:dim]
+        self.weights_ = {first.name: w_x @ u[:, :dim] * scale, second.name: w_y @ vt.T[:, :dim] * scale}
 
     def embed(self, modality: Modality) -> Embedding:
         centred = np.asarray(modality.vectors, dtype=np.float64) - self.means_[modality.name]
@@ -46,5 +53,6 @@ class CCA(Method):
     def _whitener(self, x: np.ndarray) -> np.ndarray:
         """W, (d, d), with W' (cov(x) + r I) W = I."""
         cov = x.T @ x / len(x)
-        cov += self.ridge * np.trace(cov) / len(cov) * np.eye(len(cov))
+        variance = np.trace(cov) / len(cov) or 1.0  # of features that are all constant: any ridge will do
+        cov += self.ridge * variance * np.eye(len(cov))
         return np.linalg.inv(np.linalg.cholesky(cov)).T

@@ -23,7 +23,12 @@ from baselines._backbones import PrototypeNetworks, class_targets, cosine_schedu
 from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
 
 
-@register_method("ce", needs={"vectors", "labels"}, smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3})
+@register_method(
+    "ce",
+    needs={"vectors", "labels"},
+    search={"lr": [3e-5, 1e-4, 3e-4, 1e-3], "batch_size": [50, 100, 200]},
+    smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
+)
 @dataclass(kw_only=True)
 class CE(Method):
     """Cross-entropy on shared prototypes; see the module's docstring."""

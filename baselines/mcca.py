@@ -17,10 +17,15 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import eigh
 
-from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
+from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, clipped, register_method
 
 
-@register_method("mcca", needs={"vectors", "pairs"}, smoke={"dim": 8})
+@register_method(
+    "mcca",
+    needs={"vectors", "pairs"},
+    search={"dim": [8, 32, 128], "ridge": [0.0, 0.1, 0.5, 0.9]},
+    smoke={"dim": 8},
+)
 @dataclass(kw_only=True)
 class MCCA(Method):
     """Ridge MCCA by one generalised eigenproblem, in float64; see the module's docstring."""
@@ -47,10 +52,11 @@ class MCCA(Method):
         ends = np.cumsum([z.shape[1] for z in reduced])
         blocks = [slice(end - z.shape[1], end) for end, z in zip(ends, reduced, strict=True)]
         for block in blocks:
-            variance = np.trace(a[block, block]) / (block.stop - block.start)
-            b[block, block] = (1 - self.ridge) * a[block, block] + self.ridge * variance * np.eye(block.stop - block.start)
+            size = block.stop - block.start
+            variance = np.trace(a[block, block]) / size or 1.0  # 1 for features that are all constant
+            b[block, block] = (1 - self.ridge) * a[block, block] + max(self.ridge, 1e-9) * variance * np.eye(size)
             a[block, block] = 0.0
-        dim = min(self.dim, min(z.shape[1] for z in reduced))
+        dim = clipped(self, "dim", min(z.shape[1] for z in reduced), "the smallest modality after its reduction")
         _, w = eigh(a, b, subset_by_index=(len(a) - dim, len(a) - 1))
         self.weights_ = {}
         for name, basis, z, block in zip(names, bases, reduced, blocks, strict=True):
@@ -64,5 +70,5 @@ class MCCA(Method):
     def _components(self, x: np.ndarray) -> np.ndarray:
         """Leading principal directions (d, k) of centred rows (n, d)."""
         _, s, vt = np.linalg.svd(x, full_matrices=False)
-        kept = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), self.energy)) + 1
+        kept = int(np.searchsorted(np.cumsum(s**2) / max((s**2).sum(), 1e-300), self.energy)) + 1
         return vt[: min(kept, self.max_components, len(s))].T

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
+from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, clipped, register_method
 
 
-@register_method("pls", needs={"vectors", "pairs"}, max_modalities=2, smoke={"dim": 8})
+@register_method("pls", needs={"vectors", "pairs"}, max_modalities=2, search={"dim": [4, 8, 16, 32, 64, 128]}, smoke={"dim": 8})
 @dataclass(kw_only=True)
 class PLS(Method):
     """PLS-SVD in closed form, in float64; see the module's docstring."""
@@ -31,8 +31,9 @@ class PLS(Method):
         x, y = (np.asarray(m.vectors, dtype=np.float64)[rows] for m, rows in zip(train.modalities, train.pairs.T, strict=True))
         first, second = train.modalities
         self.means_ = {first.name: x.mean(0), second.name: y.mean(0)}
-        u, _, vt = np.linalg.svd((x - x.mean(0)).T @ (y - y.mean(0)) / len(x), full_matrices=False)
-        self.weights_ = {first.name: u[:, : self.dim], second.name: vt.T[:, : self.dim]}
+        u, s, vt = np.linalg.svd((x - x.mean(0)).T @ (y - y.mean(0)) / len(x), full_matrices=False)
+        dim = clipped(self, "dim", len(s), "the smaller modality")
+        self.weights_ = {first.name: u[:, :dim], second.name: vt.T[:, :dim]}
 
     def embed(self, modality: Modality) -> Embedding:
         centred = np.asarray(modality.vectors, dtype=np.float64) - self.means_[modality.name]

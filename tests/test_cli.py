@@ -292,7 +292,7 @@ def test_results_print_every_column_and_nothing_else(filled):
     assert len(rows) == len(as_json.rows) == len(xb.load_results())
     assert as_json.rows[0]["fold"] is None
     table = filled("results", "--where", "metric == 'map' and direction == 'mean' and split == 'test' and selection == 'last'")
-    assert table.err == "4 rows; 37 more columns with --format csv or json\n"
+    assert table.err == "4 rows; 38 more columns with --format csv or json\n"
     assert len(re.findall(r"^ synthetic ", table.out, re.MULTILINE)) == 4
 
 

@@ -11,7 +11,7 @@ import xmbench
 LAYERS = (
     {"types", "ties", "__version__"},
     {"method", "registry", "noise", "metrics", "device", "datasets", "published"},
-    {"spec", "plan", "store", "evaluate"},
+    {"tuning", "spec", "plan", "store", "evaluate"},
     {"run", "sweep", "check", "report", "catalogue", "progress"},
     {"cli"},
 )
@@ -19,6 +19,7 @@ LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 REPORT_MAY = {"store", "published", "metrics", "types", "report", "__version__"}
 BASELINES_MAY = {f"xmbench.{name}" for name in xmbench.__all__} | {"numpy", "scipy", "sklearn", "torch"}
 BASELINES_MAY |= {"baselines._backbones", "baselines._label_losses", "baselines._correspondence"}
+BASELINES_MAY |= {"baselines._correlation", "baselines._scatter"}
 SOURCES = [path for package in ("xmbench", "baselines") for path in sorted((ROOT / package).rglob("*.py"))]
 
 

@@ -57,13 +57,16 @@ CHANGES = {
     "parameters": {**RUN.parameters, "beta": 0.6},
     "seed": 1,
     "protocol": replace(RUN.protocol, validate_every=2),
+    "tuning": "grid",
+    "trial": "3",
 }
 
 
 @pytest.mark.parametrize("part", CHANGES)
 def test_a_run_id_changes_with_each_of_its_parts(part):
     assert set(CHANGES) == set(vars(RUN)) - {"run_id"}, "a new field belongs here too"
-    assert replace(RUN, **{part: CHANGES[part]}).run_id != RUN.run_id
+    run = replace(RUN, tuning="random:2") if part == "trial" else RUN
+    assert replace(run, **{part: CHANGES[part]}).run_id != run.run_id
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from xmbench.method import FitContext, Method, check_positive, unit_rows
+from xmbench.method import FitContext, Method, check_positive, clipped, unit_rows
 from xmbench.registry import build_method, method_names, register_method
 from xmbench.types import (
     Card,
@@ -43,6 +43,7 @@ __all__ = [
     "build_method",
     "check_positive",
     "class_numbers",
+    "clipped",
     "corrupt",
     "load_dataset",
     "load_results",

@@ -87,6 +87,8 @@ def _method(name: str) -> dict[str, Any]:
         "reads": "depends on its parameters" if callable(needs) else ", ".join(sorted(needs)),
         "modalities": f"up to {cls.info.max_modalities}" if cls.info.max_modalities else "any number",
         "parameters": parameters_of(cls),
+        "searched when tuned": {name: ", ".join(map(str, values)) for name, values in cls.info.search.items()},
+        "origin": "re-implementation from a description" if cls.info.from_description else "paper or released code",
         "description": inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or "",
     }
 

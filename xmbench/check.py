@@ -63,7 +63,7 @@ def make_reference(path: Path) -> pd.DataFrame:
 
 
 def _compared_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["status"] == "ok") & (rows["metric"] == "map") & rows["value"].notna()]
+    return rows[(rows["status"] == "ok") & rows["trial"].isna() & (rows["metric"] == "map") & rows["value"].notna()]
 
 
 def _measured(cells: list[Cell], jobs: int) -> pd.DataFrame:
@@ -92,6 +92,7 @@ def _cell(row: Mapping[Any, Any]) -> Cell:
         parameters=parameters,
         seed=row["seed"],
         protocol=load_protocol(row["protocol"]),
+        tuning=row["tuning"],
     )
     return make_cell(run, build_method(run.implementation, **parameters))
 

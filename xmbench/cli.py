@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from xmbench.spec import Spec
     from xmbench.store import Store
-    from xmbench.sweep import Outcome
+    from xmbench.sweep import Outcome, Todo
 
 DONE, INTERNAL, USAGE, SOME_FAILED, REGRESSION, NO_DATA, NOTHING, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 REPORT_HINT = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
@@ -53,6 +53,8 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--set", "settings", multiple=True, metavar="OWNER.PARAM=VALUE", help="Owner: method, dataset or noise."),
         click.option("--profile", help="A shipped or own set of method parameters, such as reduced."),
         click.option("--spec", "spec_name", help="A shipped spec or a TOML file; other options change it."),
+        click.option("--tune", metavar="grid | random:N | none", help="Choose hyper-parameters by validation."),
+        click.option("--tune-per", type=click.Choice(["dataset", "rate"]), help="One choice per which.  [default: dataset]"),
         click.option("--protocol", help="How runs are validated and measured.  [default: default]"),
         click.option("--keep", type=click.Choice(["none", "first", "all"]), default="first", show_default=True,
                      help="Seeds whose embeddings are stored."),
@@ -100,30 +102,42 @@ def run(
 
     spec, store = _spec(**grid), Store(grid["store"])
     settings = Settings(choose_device(device), threads)
-    cells = make_plan(spec, keep=grid["keep"])
-    if missing := next((cell for cell in cells if cell.status == "skipped"), None):
-        raise Stop(missing.reason, NO_DATA)
-    if not dry_run:
-        store.check_writable()
     at_a_time = jobs or default_jobs(threads or load_protocol(spec.protocol).threads)
-    work = todo(cells, store, frozenset(rerun))
-    missing_runs = sum(map(len, work.groups))
-    click.echo(
-        f"{len(cells)} runs: {len(work.done)} done, {len(work.impossible)} not applicable, {missing_runs} to do, "
-        f"of which {work.shared} share the fit of another", err=True,
-    )  # fmt: skip
-    if dry_run:
-        return
-    seconds = estimate(work, settings)
-    if work.groups:
-        wall = sum(seconds.values()) / min(at_a_time, len(work.groups))
-        click.echo(f"about {duration(wall)}, {at_a_time} at a time on {settings.device}; store {store.path}", err=True)
-    with Progress(work.groups, seconds, at_a_time) as progress:
-        outcome = sweep(work, store, settings, jobs=at_a_time, progress=progress)
-    _finish(outcome, store, [cell.run.run_id for cell in cells], grid["form"])
+    failed, trials_done = False, False
+    while True:
+        cells = make_plan(spec, keep=grid["keep"], rows=store.rows())
+        if missing := next((cell for cell in cells if cell.status == "skipped" and not cell.fit_key), None):
+            raise Stop(missing.reason, NO_DATA)
+        if not dry_run:
+            store.check_writable()
+        work = todo([cell for cell in cells if not (trials_done and cell.run.trial)], store, frozenset(rerun))
+        click.echo(_what_to_do(work), err=True)
+        if dry_run:
+            return
+        seconds = estimate(work, settings)
+        if work.groups:
+            wall = sum(seconds.values()) / min(at_a_time, len(work.groups))
+            click.echo(f"about {duration(wall)}, {at_a_time} at a time on {settings.device}; store {store.path}", err=True)
+        with Progress(work.groups, seconds, at_a_time) as progress:
+            outcome = sweep(work, store, settings, jobs=at_a_time, progress=progress)
+        failed |= bool(outcome.counts.get("failed"))
+        trials_done = True
+        if outcome.interrupted or outcome.error or not work.waiting:
+            break
+    _finish(outcome, failed, store, [cell.run.run_id for cell in cells], grid["form"])
 
 
-def _finish(outcome: "Outcome", store: "Store", run_ids: list[str], form: str) -> None:
+def _what_to_do(work: "Todo") -> str:
+    """What a sweep begins with, in one line."""
+    missing = sum(map(len, work.groups))
+    then = f"; then {len(work.waiting)} with the hyper-parameters that their trials choose" if work.waiting else ""
+    return (
+        f"{len(work.cells)} runs: {len(work.done)} done, {len(work.impossible)} not applicable, {missing} to do, "
+        f"of which {work.shared} share the fit of another{then}"
+    )
+
+
+def _finish(outcome: "Outcome", failed: bool, store: "Store", run_ids: list[str], form: str) -> None:
     """Print the summary of a sweep and leave with its exit code."""
     rows = store.rows()
     rows = rows[rows["run_id"].isin(run_ids)]
@@ -140,7 +154,7 @@ def _finish(outcome: "Outcome", store: "Store", run_ids: list[str], form: str) -
         click.echo(_how_to_go_on(outcome.error or "interrupted"), err=True)
         raise click.exceptions.Exit(INTERRUPTED if outcome.interrupted else SOME_FAILED)
     click.echo(f"report: {shlex.join(['xmbench', 'report', '--store', str(store.path)])}", err=True)
-    raise click.exceptions.Exit(SOME_FAILED if outcome.counts.get("failed") else DONE)
+    raise click.exceptions.Exit(SOME_FAILED if failed else DONE)
 
 
 def _how_to_go_on(reason: str) -> str:
@@ -150,7 +164,8 @@ def _how_to_go_on(reason: str) -> str:
 def _summary(rows: "pd.DataFrame") -> "pd.DataFrame":
     """Mean MAP over directions and seeds, by dataset, method and noise rate."""
     chosen = rows[
-        (rows["status"] == "ok") & (rows["split"] == "test") & (rows["selection"] == "best_valid") & (rows["network"] == "mean")
+        (rows["status"] == "ok") & rows["trial"].isna() & (rows["split"] == "test")
+        & (rows["selection"] == "best_valid") & (rows["network"] == "mean")
         & (rows["direction"] == "mean") & rows["metric"].isin(["map", "rsum"])
     ]  # fmt: skip
     metric = "map" if (chosen["metric"] == "map").any() else "rsum"
@@ -174,8 +189,9 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
     from xmbench.store import Store
     from xmbench.sweep import todo
 
-    cells = make_plan(_spec(**grid), keep=grid["keep"])
-    work = todo(cells, Store(grid["store"]), frozenset(rerun))
+    store = Store(grid["store"])
+    cells = make_plan(_spec(**grid), keep=grid["keep"], rows=store.rows())
+    work = todo(cells, store, frozenset(rerun))
     done = {cell.run.run_id for cell in work.done}
     first = {group[0].run.run_id for group in work.groups}
     rows = []
@@ -190,11 +206,11 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
             if run.run_id in first
             else "shares a fit"
         )
-        rows.append([run.run_id, run.dataset, str(run.noise), run.method, run.seed, run.protocol.name, state, cell.reason])
-    _print(
-        pd.DataFrame(rows, columns=["run_id", "dataset", "noise", "method", "seed", "protocol", "state", "reason"]),
-        grid["form"],
-    )
+        run_id = "" if state == "waiting" else run.run_id
+        tuning = f"trial {run.trial}" if run.trial else run.tuning
+        rows.append([run_id, run.dataset, str(run.noise), run.method, run.seed, tuning, run.protocol.name, state, cell.reason])
+    columns = ["run_id", "dataset", "noise", "method", "seed", "tuning", "protocol", "state", "reason"]
+    _print(pd.DataFrame(rows, columns=columns), grid["form"])
 
 
 @cli.command("list")
@@ -304,6 +320,8 @@ def _spec(
     profile: str | None,
     spec_name: str | None,
     protocol: str | None,
+    tune: str | None,
+    tune_per: Any,
     **_: Any,
 ) -> "Spec":
     """The spec that the options describe."""
@@ -324,6 +342,12 @@ def _spec(
     spec = spec.narrowed(**{key: value for key, value in given.items() if value is not None})
     if profile:
         spec = spec.with_profile(profile)
+    if tune:
+        spec = spec.tuned(tune)
+    if tune_per:
+        if not spec.tune:
+            raise ValueError("--tune-per says how --tune chooses: give --tune grid or --tune random:N with it")
+        spec = replace(spec, tune_per=tune_per)
     pairs = [setting.partition("=") for setting in settings]
     if bad := next((key for key, sign, _ in pairs if not sign), None):
         raise ValueError(f"--set must read OWNER.PARAM=VALUE, got {bad!r}")

@@ -106,7 +106,7 @@ def measure(
     networks = ["mean"] if n_networks == 1 else ["mean", *map(str, range(n_networks))]
     for network in networks:
         chosen = range(n_networks) if network == "mean" else [int(network)]
-        if method.info.retrieval:
+        if method.retrieves():
             for first, second in permutations(range(len(names)), 2):
                 similarity = Similarity(method, embeddings, (first, second), names, list(chosen))
                 _measure_direction(measured, split, (first, second), network, similarity, protocol, curves, rankings)
@@ -262,14 +262,17 @@ def _average_directions(measured: Measured, network: str) -> None:
 
 def _measure_classes(measured: Measured, method: Method, split: PairedSet) -> None:
     for modality in split.modalities:
-        scores = method.class_scores(modality.only(FEATURES))
+        scores = method.class_scores(modality.only(FEATURES).materialised())
         if scores is not None and modality.labels is not None:
             value = micro_f1(scores, modality.labels)
             measured.measures.append(Measure("mean", modality.name, "micro_f1", value, math.nan, len(modality)))
 
 
 def selection_score(method: Method, split: PairedSet, embeddings: dict[str, list[Embedding]], protocol: Protocol) -> float:
-    """What chooses an epoch: the mean MAP of all directions where there are labels, else rSum."""
+    """What chooses an epoch: the mean MAP of all directions where there are labels, else rSum; a classifier's micro F1."""
+    if not method.retrieves():
+        classified = measure(method, split, embeddings, replace(protocol, metrics=("micro_f1",))).measures
+        return float(np.mean([m.value for m in classified])) if classified else math.nan
     by_labels = _has(split, "labels") if protocol.selection == "auto" else protocol.selection == "map"
     metrics = ("map",) if by_labels else ("r@1", "r@5", "r@10")
     measured = measure(method, split, embeddings, replace(protocol, metrics=metrics))

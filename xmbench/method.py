@@ -28,7 +28,9 @@ class MethodInfo:
         needs: names out of `NEEDS`, or a function of the method (its parameters) that returns them.
         version: raised when a change makes other numbers.
         max_modalities: the most that it can relate; None for any number.
-        retrieval: False for a classifier without a common space.
+        retrieval: False for a classifier without a common space, or a function of the method that says so.
+        from_description: neither code nor the paper's text could be had: re-implemented from what others write about it.
+        search: hyper-parameter -> values tried when it is tuned; the grid has at most 12 points.
         smoke: parameters that make a fit on small data take at most two seconds, for the contract test.
     """
 
@@ -36,7 +38,9 @@ class MethodInfo:
     needs: Needs | Callable[[Any], Needs]
     version: int = 1
     max_modalities: int | None = None
-    retrieval: bool = True
+    retrieval: bool | Callable[[Any], bool] = True
+    from_description: bool = False
+    search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     smoke: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -80,6 +84,10 @@ class Method(ABC):
             raise ValueError(f"method {self.info.name!r}: needs must be among {sorted(NEEDS)}, got {sorted(unknown)}")
         return frozenset(declared)
 
+    def retrieves(self) -> bool:
+        """Whether the method, with its present parameters, has a common space to retrieve in."""
+        return bool(self.info.retrieval(self) if callable(self.info.retrieval) else self.info.retrieval)
+
 
 def unit_rows(values: Array) -> Array:
     """Rows (n, d) scaled to length one; rows of zeros stay as they are."""
@@ -92,6 +100,15 @@ def check_positive(method: Method, *names: str) -> None:
     for name in names:
         if not getattr(method, name) > 0:
             raise ValueError(f"{method.info.name}.{name} must be above 0, got {getattr(method, name)!r}")
+
+
+def clipped(method: Method, name: str, limit: int, what: str) -> int:
+    """The hyper-parameter `name`, or `limit` where that is smaller, with a warning that says so; `what` has the limit."""
+    wanted = int(getattr(method, name))
+    if wanted > limit:
+        message = "%s.%s is %d, but %s: %d is used"
+        logging.getLogger("xmbench").warning(message, method.info.name, name, wanted, f"{what} has {limit}", limit)
+    return min(wanted, limit)
 
 
 class DeviceRows:

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
 from typing import Any
+
+import pandas as pd
 
 from xmbench.datasets import dataset_names, dataset_parameters, load_dataset
 from xmbench.method import Method, Needs
 from xmbench.noise import SCHEMES, Corruption, Noise, corrupt
-from xmbench.registry import build_method, closest, find_method, parameters_of, source_sha, typed_parameters, typed_value
+from xmbench.registry import closest, find_method, parameters_of, source_sha, typed_parameters, typed_value
 from xmbench.spec import Protocol, Spec, canonical, load_protocol
+from xmbench.tuning import RATE, SEED, UNTUNED, Candidate, best, candidates, validation_scores
 from xmbench.types import FEATURES, Dataset, fingerprint, split_sha
 
 
@@ -22,6 +25,8 @@ class Run:
         method: the name it goes by in tables: a registered method or a spec's variant of one.
         implementation: the registered method.
         parameters: every hyper-parameter with its value.
+        tuning: the rule by which they were chosen, or "none".
+        trial: number of the point in the search space, where the run is a trial; "" for a run that counts.
     """
 
     dataset: str
@@ -32,12 +37,17 @@ class Run:
     parameters: Mapping[str, Any]
     seed: int
     protocol: Protocol
+    tuning: str = UNTUNED
+    trial: str = ""
 
     @cached_property
     def run_id(self) -> str:
         """First 16 hex digits of the sha256 of the run's canonical JSON."""
         noise = {**vars(self.noise), "options": dict(self.noise.options)}
-        return fingerprint([canonical({**vars(self), "noise": noise, "protocol": [self.protocol.name, self.protocol.sha]})])
+        content = {**vars(self), "noise": noise, "protocol": [self.protocol.name, self.protocol.sha]}
+        if self.tuning == UNTUNED:
+            del content["tuning"], content["trial"]
+        return fingerprint([canonical(content)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +59,8 @@ class Cell:
         fit_key: equal for runs whose fit reads the same: they share it.
         score_key: equal for runs with the same fit, protocol and validation labels: they share their results.
         reason: why it cannot run; "" where it can.
-        status: "ready", "not_applicable" (method and data do not fit), or "skipped" (data are missing).
+        status: "ready", "not_applicable" (method and data do not fit), "skipped" (data are missing), or "waiting" (for the
+            trials that choose its hyper-parameters; those it holds are the first trial's).
         keep: whether embeddings and diagnostics are stored.
     """
 
@@ -65,42 +76,90 @@ class Cell:
     reason: str = ""
 
 
-def plan(spec: Spec, *, keep: str = "first") -> list[Cell]:
-    """The cells of a spec, seeds outermost, so that a half-done sweep is already a table over all methods.
+def plan(spec: Spec, *, keep: str = "first", rows: pd.DataFrame | None = None) -> list[Cell]:
+    """The cells of a spec: trials first, then seeds outermost, so that a half-done sweep is already a table over all methods.
 
     Args:
         spec: the grid.
         keep: "first" stores embeddings of the first seed's runs, "all" of every run, "none" of no run.
+        rows: of the store; where a method is tuned, the finished trials in it decide.
 
     Raises:
         LookupError, ValueError: an unknown name, a parameter that does not exist, a value out of range.
     """
     _check(spec)
-    protocol = load_protocol(spec.protocol)
-    methods = {(d, m): _configured(spec, m, d) for d in spec.datasets for m in spec.methods}
-    datasets = {name: dataset_parameters(name, spec.settings_of(name)) for name in spec.datasets}
-    options = _noise_options(spec)
-    cells = []
-    for seed in spec.seeds:
-        for dataset, parameters in datasets.items():
-            for rate in _rates(spec):
-                noise_seed = seed if spec.noise_seed is None else spec.noise_seed
-                noise = Noise(spec.scheme, rate, noise_seed, options)
-                for name in spec.methods:
-                    method = methods[dataset, name]
-                    run = Run(
-                        dataset=dataset,
-                        dataset_parameters=parameters,
-                        noise=noise,
-                        method=name,
-                        implementation=method.info.name,
-                        parameters={key: getattr(method, key) for key in parameters_of(type(method))},
-                        seed=seed,
-                        protocol=protocol,
-                    )
-                    kept = keep == "all" or (keep == "first" and seed == spec.seeds[0])
-                    cells.append(make_cell(run, method, spec=spec.name, profile=spec.profile, keep=kept))
-    return cells
+    points = {(d, m): _points(spec, m, d) for d in spec.datasets for m in spec.methods}
+    make = partial(_planned, spec, load_protocol(spec.protocol), _noise_options(spec), keep)
+    known = {} if rows is None or not spec.tune else validation_scores(rows)
+    trials: list[Cell] = []
+    choices: dict[tuple[str, str, float], tuple[Candidate, str, str]] = {}
+    for (dataset, name), tried in points.items():
+        for rate in _rates(spec) if spec.tune_per == "rate" else (RATE,):
+            own = [make(dataset, rate, SEED, name, point, trial=point.number) for point in tried if point.number]
+            trials += own
+            for of_rate in (rate,) if spec.tune_per == "rate" else _rates(spec):
+                choices[dataset, name, of_rate] = _chosen(tried, own, known)
+    return trials + [
+        make(dataset, rate, seed, name, choices[dataset, name, rate][0], outcome=choices[dataset, name, rate][1:])
+        for seed in spec.seeds
+        for dataset in spec.datasets
+        for rate in _rates(spec)
+        for name in spec.methods
+    ]
+
+
+def _planned(
+    spec: Spec,
+    protocol: Protocol,
+    options: Mapping[str, Any],
+    keep: str,
+    dataset: str,
+    rate: float,
+    seed: int,
+    name: str,
+    point: Candidate,
+    *,
+    trial: str = "",
+    outcome: tuple[str, str] = ("", ""),
+) -> Cell:
+    """The cell of one run of a spec; `outcome` is the status and reason of one whose parameters could not be chosen."""
+    method, rule = point.method, spec.rule_of(name)
+    run = Run(
+        dataset=dataset,
+        dataset_parameters=dataset_parameters(dataset, spec.settings_of(dataset)),
+        noise=Noise(spec.scheme, rate, seed if spec.noise_seed is None else spec.noise_seed, options),
+        method=name,
+        implementation=method.info.name,
+        parameters={key: getattr(method, key) for key in parameters_of(type(method))},
+        seed=seed,
+        protocol=protocol,
+        tuning=UNTUNED if rule is None else str(rule),
+        trial=trial,
+    )
+    kept = keep == "all" or (keep == "first" and seed == (SEED if trial else spec.seeds[0]))
+    cell = make_cell(run, method, spec=spec.name, profile=spec.profile, keep=kept)
+    status, reason = outcome
+    return replace(cell, status=status, reason=reason) if status and cell.status == "ready" else cell
+
+
+def _points(spec: Spec, name: str, dataset: str) -> list[Candidate]:
+    """What is tried of a method on a dataset: one point where it is not tuned."""
+    registered, fixed = _configured(spec, name, dataset)
+    return candidates(registered, spec.rule_of(name), fixed)
+
+
+def _chosen(tried: list[Candidate], trials: list[Cell], known: Mapping[str, float]) -> tuple[Candidate, str, str]:
+    """The best point by validation, with the status and reason of runs that cannot have one yet, or at all."""
+    possible = [(point, cell.run.run_id) for point, cell in zip(tried, trials, strict=False) if cell.status == "ready"]
+    if not possible:
+        return tried[0], "", ""
+    missing = sum(run_id not in known for _, run_id in possible)
+    if missing:
+        return tried[0], "waiting", f"waits for {missing} of {len(possible)} trials"
+    position = best([known[run_id] for _, run_id in possible])
+    if position is None:
+        return tried[0], "skipped", f"all {len(possible)} trials failed: their rows say why"
+    return possible[position][0], "", ""
 
 
 def make_cell(run: Run, method: Method, *, spec: str = "", profile: str = "", keep: bool = False) -> Cell:
@@ -174,14 +233,14 @@ def _obstacle(method: Method, needs: Needs, dataset: Dataset) -> str:
     return ""
 
 
-def _configured(spec: Spec, name: str, dataset: str) -> Method:
-    """The method that `name` stands for in the spec, with its parameters on `dataset`."""
+def _configured(spec: Spec, name: str, dataset: str) -> tuple[str, dict[str, Any]]:
+    """The registered method that `name` stands for in the spec, and the parameters that are set for it on `dataset`."""
     variant = dict(spec.variants.get(name, {"method": name}))
     registered = str(variant.pop("method"))
     parameters = {**spec.settings_of(registered, dataset), **variant}
     if name != registered:
         parameters |= spec.settings_of(name, dataset)
-    return build_method(registered, **parameters)
+    return registered, parameters
 
 
 def _noise_options(spec: Spec) -> dict[str, Any]:

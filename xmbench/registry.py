@@ -3,6 +3,7 @@
 Built-ins map by file name, plug-ins by an entry-point group. Listing imports nothing; a name given twice is an error.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
@@ -23,6 +24,8 @@ from xmbench.method import Method, MethodInfo, Needs
 
 M = TypeVar("M", bound=type[Method])
 
+MOST_POINTS = 12  # of a search space, so that tuning costs every method about the same
+
 _METHODS: dict[str, type[Method]] = {}
 
 
@@ -32,7 +35,9 @@ def register_method(
     needs: set[str] | Callable[[Any], set[str]],
     version: int = 1,
     max_modalities: int | None = None,
-    retrieval: bool = True,
+    retrieval: bool | Callable[[Any], bool] = True,
+    from_description: bool = False,
+    search: Mapping[str, typing.Sequence[Any]] | None = None,
     smoke: Mapping[str, Any] | None = None,
 ) -> Callable[[M], M]:
     """Class decorator that registers a method under `name`; see `MethodInfo` for the arguments."""
@@ -44,7 +49,8 @@ def register_method(
         if previous is not None and previous.__module__ != cls.__module__:
             raise ValueError(f"method {name!r} is defined twice, in {previous.__module__} and in {cls.__module__}")
         declared: Needs | Callable[[Any], Needs] = needs if callable(needs) else frozenset(needs)
-        cls.info = MethodInfo(name, declared, version, max_modalities, retrieval, dict(smoke or {}))
+        space = _search_space(name, cls, search or {})
+        cls.info = MethodInfo(name, declared, version, max_modalities, retrieval, from_description, space, dict(smoke or {}))
         _METHODS[name] = cls
         return cls
 
@@ -150,10 +156,21 @@ def typed_value(where: str, kind: Any, value: Any) -> Any:
     return value
 
 
+def _search_space(name: str, cls: type, given: Mapping[str, typing.Sequence[Any]]) -> dict[str, tuple[Any, ...]]:
+    """A declared search space, its values typed; the whole grid must not be larger than `MOST_POINTS`."""
+    space = {key: tuple(typed_parameters(name, cls, {key: value})[key] for value in values) for key, values in given.items()}
+    if (points := math.prod(map(len, space.values()))) > MOST_POINTS:
+        raise ValueError(f"the search space of {name} must have at most {MOST_POINTS} points, got {points}")
+    return space
+
+
 def source_sha(cls: type) -> str:
-    """Hash of the source file that defines `cls`, 16 hex digits: a run whose method's file changed is stale."""
+    """Hash of the source file that defines `cls`, 16 hex digits: a run whose method's file changed is stale.
+
+    Comments, docstrings, layout, and the search space and smoke setting that a method is registered with do not count.
+    """
     path = getattr(sys.modules[cls.__module__], "__file__", None)
-    return _sha(Path(path).read_bytes() if path is not None else cls.__qualname__.encode())
+    return _sha(Path(path)) if path is not None else _digest(cls.__qualname__)
 
 
 def module_sha(name: str) -> str | None:
@@ -163,8 +180,22 @@ def module_sha(name: str) -> str | None:
         spec = importlib.util.find_spec(module) if module is not None else None
     except ImportError:
         return None
-    return _sha(Path(spec.origin).read_bytes()) if spec is not None and spec.origin is not None else None
+    return _sha(Path(spec.origin)) if spec is not None and spec.origin is not None else None
 
 
-def _sha(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
+def _sha(path: Path) -> str:
+    content = path.read_text("utf-8")
+    try:
+        tree = ast.parse(content)
+    except SyntaxError:
+        return _digest(content)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "register_method":
+            node.keywords = [k for k in node.keywords if k.arg not in ("search", "smoke")]
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return _digest(ast.unparse(tree))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

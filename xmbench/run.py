@@ -21,14 +21,14 @@ from xmbench.evaluate import Measured, embed_split, measure, noise_detection, se
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
 from xmbench.plan import Cell, cached_dataset, corruption_of, valid_corruption
-from xmbench.registry import build_method
+from xmbench.registry import build_method, find_method
 from xmbench.spec import canonical
 from xmbench.store import Store
 from xmbench.types import Array, Dataset, PairedSet, stream
 
 CHECKPOINT_SECONDS = 60.0
 _INPUT_COMPONENTS = 50
-_IDENTITY = "run_id noise_scheme noise_rate noise_seed realised_rate noise_sha noise_options method spec profile"
+_IDENTITY = "run_id noise_scheme noise_rate noise_seed realised_rate noise_sha noise_options method spec profile tuning trial"
 
 
 @dataclass(frozen=True)
@@ -313,10 +313,12 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "protocol": run.protocol.name,
         "protocol_sha": run.protocol.sha,
         "valid_labels": run.protocol.valid_labels,
-        "tuning": "none",
+        "tuning": run.tuning,
+        "trial": run.trial or None,
         "spec": cell.spec,
         "profile": cell.profile,
         "oracle": "clean" in cell.needs,
+        "from_description": find_method(run.implementation).info.from_description,
     }
 
 

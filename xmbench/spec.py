@@ -11,6 +11,7 @@ from typing import Any, Literal
 from xmbench.datasets import dataset_names
 from xmbench.metrics import METRICS
 from xmbench.registry import closest, method_names, typed_parameters
+from xmbench.tuning import UNTUNED, Rule
 from xmbench.types import fingerprint
 
 Setting = tuple[str, str, Any]
@@ -80,6 +81,8 @@ class Spec:
         dataset_settings: dataset -> settings that hold there alone.
         variants: name -> {"method": registered name, parameter: value}.
         profile: name of the profile that is applied, or "".
+        tune: method as named in the spec -> "grid" or "random:N"; a method that is not in it runs as it is set.
+        tune_per: one choice of hyper-parameters per dataset, or one per dataset and noise rate.
     """
 
     name: str = ""
@@ -95,6 +98,18 @@ class Spec:
     dataset_settings: Mapping[str, tuple[Setting, ...]] = field(default_factory=dict)
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     profile: str = ""
+    tune: Mapping[str, str] = field(default_factory=dict)
+    tune_per: Literal["dataset", "rate"] = "dataset"
+
+    def rule_of(self, method: str) -> Rule | None:
+        """How `method`, as named in the spec, is tuned; None where it is not."""
+        return Rule.parse(self.tune[method], self.tune_per) if method in self.tune else None
+
+    def tuned(self, rule: str) -> "Spec":
+        """This spec with all its methods tuned by `rule`, or none of them by "none"."""
+        if rule != UNTUNED:
+            Rule.parse(rule)
+        return replace(self, tune={} if rule == UNTUNED else dict.fromkeys(self.methods, rule))
 
     def settings_of(self, owner: str, dataset: str = "") -> dict[str, Any]:
         """Parameter -> value of everything set for `owner`, on `dataset`."""
@@ -155,7 +170,7 @@ def load_spec(name: str) -> Spec:
         raise ValueError(f"spec {name!r} must name methods; if it is a profile, use it as --profile {name}")
     where = f"spec {name!r}"
     plain = {"description", "methods", "datasets", "seeds", "noise_seed", "protocol"}
-    _table(where, content, {"noise", "set", "dataset", "variants", *plain})
+    _table(where, content, {"noise", "set", "dataset", "variants", "tune", *plain})
     given = {key: value for key, value in content.items() if key in plain}
     given |= _table(f"[noise] of {where}", content.get("noise", {}), {"scheme", "rates"})
     for key in {"methods", "datasets", "rates"} & set(given):
@@ -170,6 +185,7 @@ def load_spec(name: str) -> Spec:
         settings=parse_settings(_table(f"[set] of {where}", content.get("set", {}))),
         dataset_settings=_dataset_settings(where, content.get("dataset", {})),
         variants=_variants(where, content.get("variants", {})),
+        tune=_tune(where, content.get("tune", {}), unique["methods"]),
         **unique,
     )
     for dataset, settings in spec.dataset_settings.items():
@@ -187,6 +203,20 @@ def _dataset_settings(where: str, content: Any) -> dict[str, tuple[Setting, ...]
         inner = _table(f"[dataset.{name}] of {where}", table, {"set"})
         settings[name] = parse_settings(_table(f"[dataset.{name}.set] of {where}", inner.get("set", {})))
     return settings
+
+
+def _tune(where: str, content: Any, methods: Sequence[str]) -> dict[str, str]:
+    """[tune], rule = list of methods, or "all" for every method that no other rule names; as method -> rule."""
+    rules: dict[str, str] = {}
+    for rule, named in sorted(_table(f"[tune] of {where}", content).items(), key=lambda item: item[1] != "all"):
+        Rule.parse(rule)
+        if named != "all" and not isinstance(named, list):
+            raise ValueError(f'{rule} in [tune] of {where} must list methods, or be "all", got {named!r}')
+        for name in methods if named == "all" else named:
+            if name not in methods:
+                raise closest(f"method of {where}, which [tune] names,", name, methods)
+            rules[name] = rule
+    return rules
 
 
 def _variants(where: str, content: Any) -> dict[str, Mapping[str, Any]]:

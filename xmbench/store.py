@@ -31,7 +31,7 @@ _ORDER = (
     "run_id fit_key score_key status error dataset dataset_params features noise_scheme noise_rate noise_seed realised_rate "
     "noise_sha noise_options method implementation method_version source_sha params seed protocol protocol_sha valid_labels "
     "tuning trial spec profile split fold network selection epoch direction metric value chance n_queries n_networks oracle "
-    "fit_seconds eval_seconds cpu_seconds peak_rss device threads git_commit versions started schema_version"
+    "from_description fit_seconds eval_seconds cpu_seconds peak_rss device threads git_commit versions started schema_version"
 ).split()
 
 COLUMNS: dict[str, pa.DataType] = {

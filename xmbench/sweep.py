@@ -23,6 +23,7 @@ class Todo:
         cells: all planned.
         done: of these, finished in the store before.
         impossible: not applicable or skipped.
+        waiting: their hyper-parameters are not chosen yet; plan again once the trials are done.
         groups: cells to run, those that share a fit together.
         shared: how many runs cost nothing, since another one has the same fit.
         stored: all finished runs of the store by id.
@@ -32,6 +33,7 @@ class Todo:
     cells: list[Cell]
     done: list[Cell]
     impossible: list[Cell]
+    waiting: list[Cell]
     groups: list[list[Cell]]
     shared: int
     stored: dict[str, Finished]
@@ -65,8 +67,9 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
     found = {cell.score_key: sources.get((cell.score_key, cell.source_sha)) for cell in missing}
     known = {key: run_id for key, run_id in found.items() if run_id is not None}
     fits = sum(any(cell.score_key not in known for cell in group) for group in groups.values())
-    impossible = [cell for cell in cells if cell.status != "ready"]
-    return Todo(cells, done, impossible, list(groups.values()), len(missing) - fits, stored, known)
+    waiting = [cell for cell in cells if cell.status == "waiting"]
+    impossible = [cell for cell in cells if cell.status not in ("ready", "waiting")]
+    return Todo(cells, done, impossible, waiting, list(groups.values()), len(missing) - fits, stored, known)
 
 
 def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
@@ -87,7 +90,7 @@ def estimate(work: Todo, settings: Settings) -> dict[str, float]:
     """Fit key -> about how many seconds it will take: by earlier runs of the store, else by timing three batches."""
     finished = (run for run in work.stored.values() if run.status == "ok")
     earlier = {(run.method, run.dataset, run.dataset_params, run.params): run.fit_seconds for run in finished}
-    seconds = {}
+    seconds, timed = {}, dict[tuple[str, ...], float]()
     for group in work.groups:
         cell = group[0]
         seconds[cell.fit_key] = _SECONDS_TO_MEASURE * len(group)
@@ -95,9 +98,10 @@ def estimate(work: Todo, settings: Settings) -> dict[str, float]:
             continue
         run = cell.run
         key = (run.method, run.dataset, canonical(dict(run.dataset_parameters)), canonical(dict(run.parameters)))
-        if key not in earlier:
-            earlier[key] = estimate_seconds(cell, settings)
-        seconds[cell.fit_key] += earlier[key]
+        alike = key[:3] if run.trial else key  # one trial of a method stands for the others
+        if key not in earlier and alike not in timed:
+            timed[alike] = estimate_seconds(cell, settings)
+        seconds[cell.fit_key] += earlier[key] if key in earlier else timed[alike]
     return seconds
 
 

@@ -12,6 +12,7 @@ from xmbench.report.index import write_index, write_provenance
 from xmbench.report.style import Palette
 from xmbench.report.tables import map_tables
 from xmbench.report.training import training_curves
+from xmbench.report.trials import trial_table
 from xmbench.report.tsne import tsne
 
 __all__ = ["REPORTS", "NothingToReport", "render"]
@@ -22,6 +23,7 @@ REPORTS: dict[str, Callable[[Group, Context], list[File]]] = {
     "noise": noise_curves,
     "training": training_curves,
     "tsne": tsne,
+    "trials": trial_table,
 }
 
 
@@ -47,9 +49,14 @@ def render(store: Results, out: Path, *, where: pd.DataFrame | None = None) -> l
     out.mkdir(parents=True, exist_ok=True)
     labels = sorted({label for group in groups for label in group.labels})
     context = Context(Reader(store), Palette(labels), out)
-    made = [(group, {kind: report(group, context) for kind, report in REPORTS.items()}) for group in groups]
+    made = [(group, _made(group, context)) for group in groups]
     files = [file for _, kinds in made for part in kinds.values() for file in part]
     return [*(file.path for file in files), write_provenance(out, files), write_index(out, made, rows)]
+
+
+def _made(group: Group, context: Context) -> dict[str, list[File]]:
+    """The files of a group by kind; only tuned runs have trials."""
+    return {kind: report(group, context) for kind, report in REPORTS.items() if group.tuned or kind != "trials"}
 
 
 def _nothing(rows: pd.DataFrame) -> str:

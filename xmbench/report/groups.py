@@ -1,7 +1,7 @@
 """Groups of runs that may share a table or a figure.
 
-A group is one dataset with its parameters, one noise scheme with its options, one protocol and one test split. Rows of
-different groups never meet in a file.
+A group is one dataset with its parameters, one noise scheme with its options, one protocol, one way to hyper-parameters
+(tuned or not) and one test split. Rows of different groups never meet in a file; trials are in none.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from xmbench.report.labels import IDENTITY, with_labels
 
 Arrays = dict[str, NDArray[Any]]
 
-KEY = ["dataset", "dataset_params", "noise_scheme", "noise_options", "protocol", "protocol_sha"]
+KEY = ["dataset", "dataset_params", "noise_scheme", "noise_options", "protocol", "protocol_sha", "tuned"]
 SELECTIONS = ("best_valid", "last")
 
 
@@ -64,9 +64,11 @@ class Group:
 
     Attributes:
         dataset, dataset_params, noise_scheme, noise_options, protocol, protocol_sha: what the runs have in common.
+        tuned: "" for hyper-parameters as set, "tuned", or "tuned per rate".
         split: the test split, `test` or `test:NAME`.
         slug: how the names of the group's files begin.
         rows: rows of `split`, and the rows of runs that did not finish; with a column `label`, the method as shown.
+        trials: rows of the trials that chose hyper-parameters, which no table of results shows.
     """
 
     dataset: str
@@ -75,9 +77,11 @@ class Group:
     noise_options: str
     protocol: str
     protocol_sha: str
+    tuned: str
     split: str
     slug: str
     rows: pd.DataFrame
+    trials: pd.DataFrame
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -99,6 +103,11 @@ class Group:
     def oracles(self) -> set[str]:
         """Labels of methods that read what a method cannot know."""
         return set(self.runs.loc[self.runs["oracle"], "label"])
+
+    @cached_property
+    def described(self) -> set[str]:
+        """Labels of methods that are re-implementations from a description."""
+        return set(self.runs.loc[self.runs["from_description"], "label"])
 
     @cached_property
     def rates(self) -> list[float]:
@@ -143,35 +152,48 @@ class Group:
 
 
 def group_rows(rows: pd.DataFrame) -> list[Group]:
-    """The groups of a store's rows; one without a MAP on a test split is left out."""
-    found: list[tuple[dict[str, str], pd.DataFrame]] = []
-    for key, part in _normalised(rows).groupby(KEY):
+    """The groups of a store's rows, trials aside; one without a MAP on a test split is left out."""
+    found: list[tuple[dict[str, str], pd.DataFrame, pd.DataFrame]] = []
+    for key, whole in _normalised(rows).groupby(KEY):
+        trials, part = whole[whole["trial"] != ""], whole[whole["trial"] == ""]
         done = part["status"] == "ok"
         splits = part.loc[done & (part["metric"] == "map"), "split"].unique()
         for split in sorted(split for split in splits if split.partition(":")[0] == "test"):
             what = dict(zip(KEY, map(str, key), strict=True)) | {"split": split}
-            found.append((what, with_labels(part[(part["split"] == split) | ~done])))
-    count = Counter(_stem(what) for what, _ in found)
+            found.append((what, with_labels(part[(part["split"] == split) | ~done]), trials))
+    count = Counter(_stem(what) for what, *_ in found)
     return [
-        Group(**what, slug=_stem(what) + (f"_{short_hash(what.values())}" if count[_stem(what)] > 1 else ""), rows=part)
-        for what, part in found
+        Group(
+            **what,
+            slug=_stem(what) + (f"_{short_hash(what.values())}" if count[_stem(what)] > 1 else ""),
+            rows=part,
+            trials=trials,
+        )
+        for what, part, trials in found
     ]
 
 
 def _normalised(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows whose keys are text, JSON columns JSON, numbers floats and flags booleans."""
     stale = rows["stale"].eq(True) if "stale" in rows else False
-    rows = rows.assign(stale=stale, oracle=rows["oracle"].eq(True))
+    flags = {name: rows[name].eq(True) for name in ("oracle", "from_description")}
+    rows = rows.assign(stale=stale, **flags, tuned=rows["tuning"].map(_tuned))
     numbers = ["value", "chance", "noise_rate", "realised_rate"]
     rows[numbers] = rows[numbers].astype(float)
-    texts = list(dict.fromkeys([*KEY, *IDENTITY, "split", "direction", "noise_sha"]))
+    texts = list(dict.fromkeys([*KEY, *IDENTITY, "trial", "split", "direction", "noise_sha"]))
     rows[texts] = rows[texts].astype(object).where(rows[texts].notna(), "").astype(str)
     json_columns = ["dataset_params", "noise_options", "params"]
     return rows.assign(**{column: rows[column].replace("", "{}") for column in json_columns})
 
 
+def _tuned(tuning: str | None) -> str:
+    if tuning in (None, "", "none"):
+        return ""
+    return "tuned per rate" if str(tuning).endswith("per rate") else "tuned"
+
+
 def _stem(what: dict[str, str]) -> str:
-    parts = [what["dataset"], what["noise_scheme"], what["split"].partition(":")[2]]
+    parts = [what["dataset"], what["noise_scheme"], what["split"].partition(":")[2], what["tuned"]]
     return re.sub(r"[^A-Za-z0-9_-]+", "-", "_".join(filter(None, parts)))
 
 

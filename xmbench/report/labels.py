@@ -20,15 +20,20 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
         rows: rows of one group; parameters that differ between groups need no telling apart.
     """
     rows = _with_versions(rows)
+    named = _without_chosen_per_rate(rows[["method", *IDENTITY]])
     labels: dict[tuple[Any, ...], str] = {}
-    for method, part in rows[["method", *IDENTITY]].drop_duplicates().groupby("method"):
+    for method, part in named.drop_duplicates().groupby("method"):
         details = _details(_settings(part))
         spelt = max(map(len, details)) <= MAX_DETAILS
         shown = [_written(detail) if spelt else str(i) for i, detail in enumerate(details, 1)]
         names = [f"{method} ({text})" if text and len(part) > 1 else str(method) for text in shown]
         labels |= dict(zip(part.itertuples(index=False, name=None), names, strict=True))
-    keys = rows[["method", *IDENTITY]].itertuples(index=False, name=None)
-    return rows.assign(label=[labels[key] for key in keys])
+    return rows.assign(label=[labels[key] for key in named.itertuples(index=False, name=None)])
+
+
+def _without_chosen_per_rate(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows without the parameters of runs whose parameters differ between rates by design."""
+    return rows.assign(params=rows["params"].mask(rows["tuning"].str.endswith("per rate"), "{}"))
 
 
 def _with_versions(rows: pd.DataFrame) -> pd.DataFrame:
@@ -46,7 +51,8 @@ def setting_notes(rows: pd.DataFrame) -> list[str]:
         rows: rows with a column `label`.
     """
     notes = []
-    for method, part in rows[["method", "label", *IDENTITY]].drop_duplicates().groupby("method"):
+    named = _without_chosen_per_rate(rows[["method", "label", *IDENTITY]])
+    for method, part in named.drop_duplicates().groupby("method"):
         if len(part) > 1:
             pairs = zip(part["label"], _details(_settings(part)), strict=True)
             listed = "; ".join(sorted(f"{label}: {_written(detail)}" for label, detail in pairs))

@@ -95,13 +95,14 @@ def tidy(group: Group, cells: pd.DataFrame, selection: str) -> pd.DataFrame:
         "noise_options": group.noise_options,
         "protocol": group.protocol,
         "protocol_sha": group.protocol_sha,
+        "tuned": group.tuned,
         "split": group.split,
         "selection": selection,
         "metric": "map",
         "n_expected": group.n_planned,
     }
     columns = [
-        "dataset", "dataset_params", "split", "protocol", "protocol_sha", "selection", "metric", "noise_scheme",
+        "dataset", "dataset_params", "split", "protocol", "protocol_sha", "tuned", "selection", "metric", "noise_scheme",
         "noise_options", "noise_rate", "realised_rate", "label", "params", "direction", "mean", "std", "n",
         "n_expected", "chance", "rank", "oracle", "stale", "status", "noise_sha", "run_ids",
     ]  # fmt: skip
@@ -130,9 +131,10 @@ def _caption(group: Group, selection: str) -> str:
     valid = " or ".join(sorted(set(group.runs["valid_labels"].dropna())))
     profiles = sorted(set(group.runs["profile"].dropna()) - {"", "none", "default"})
     profile = f", profile {' and '.join(profiles)}" if profiles else ""
+    tuned = f", hyper-parameters {group.tuned}" if group.tuned else ""
     rule = SELECTION_WORDS[selection] + (f" ({valid} labels)" if selection == "best_valid" else "")
     return (
-        f"MAP on {dataset_words(group)} by nominal rate of {scheme_words(group)}, {rule}{profile}. "
+        f"MAP on {dataset_words(group)} by nominal rate of {scheme_words(group)}, {rule}{profile}{tuned}. "
         "Mean ± standard deviation over seeds; the best of a column is bold, the second underlined; "
         "chance is the expected MAP of a random ranking."
     )
@@ -196,9 +198,20 @@ def _notes(group: Group, cells: pd.DataFrame) -> list[str]:
         notes += [f"{mark}: {meaning}: {'; '.join(listed)}."] if listed else []
     stale = sorted(set(cells.loc[cells["stale"] & (cells["n"] > 0), "label"]))
     notes += [f"{STALE}: stale, the source of the method changed after these runs: {', '.join(stale)}."] if stale else []
+    notes += _tuning_notes(group)
+    if group.described:
+        names = ", ".join(sorted(group.described))
+        notes.append(f"Re-implementation from a description, neither code nor the paper's text could be had: {names}.")
     if group.oracles:
         notes.append(f"Oracles, not ranked, read what a method cannot know: {', '.join(sorted(group.oracles))}.")
     return notes
+
+
+def _tuning_notes(group: Group) -> list[str]:
+    """By which rule the hyper-parameters of which methods were chosen."""
+    rules = group.runs.groupby("tuning")["label"].unique()
+    listed = "; ".join(f"{rule}: {', '.join(sorted(labels))}" for rule, labels in rules.items())
+    return [f"Hyper-parameters chosen on the validation split, see {group.slug}_trials. {listed}."] if group.tuned else []
 
 
 def _where(cells: pd.DataFrame, mark: str) -> str:

@@ -1,0 +1,96 @@
+"""Hyper-parameters chosen by validation: which points of a method's search space are tried, and which of them is taken.
+
+One rule for all methods: the same number of points at most, tried at one noise rate and one seed, chosen by the validation
+score that also chooses epochs. The test split is never looked at.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pandas as pd
+
+from xmbench.method import Method
+from xmbench.registry import build_method
+from xmbench.types import stream
+
+RATE, SEED = 0.4, 0  # where the one choice per dataset is made
+UNTUNED = "none"
+Scope = Literal["dataset", "rate"]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a method is tuned: the whole grid, or so many of its points drawn at random.
+
+    Attributes:
+        n_points: None for all.
+        scope: one choice per dataset, or one per dataset and noise rate.
+
+    >>> str(Rule.parse("random:4", "rate"))
+    'random:4 per rate'
+    """
+
+    n_points: int | None
+    scope: Scope = "dataset"
+
+    @staticmethod
+    def parse(text: str, scope: Scope = "dataset") -> "Rule":
+        """The rule that "grid" or "random:N" stands for."""
+        found = re.fullmatch(r"grid|random:([1-9]\d*)", text)
+        if found is None:
+            raise ValueError(f"tuning must be grid, or random:N with N of 1 or more, got {text!r}")
+        return Rule(int(found[1]) if found[1] else None, scope)
+
+    def __str__(self) -> str:
+        name = "grid" if self.n_points is None else f"random:{self.n_points}"
+        return name if self.scope == "dataset" else f"{name} per rate"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A point of a search space: its number in the whole grid, "" where there is nothing to choose, and the method there."""
+
+    number: str
+    method: Method
+
+
+def candidates(registered: str, rule: Rule | None, fixed: Mapping[str, Any]) -> list[Candidate]:
+    """The points that a rule tries, in the order of the grid; one where the method is not tuned or declares no space.
+
+    Random points are drawn without replacement, by the method's name alone: fewer are a subset of more.
+
+    Args:
+        registered: name of the method.
+        rule: None for the method as it is.
+        fixed: parameters that were set: they are not searched.
+    """
+    space = build_method(registered, **fixed).info.search if rule is not None else {}
+    free = {name: values for name, values in space.items() if name not in fixed}
+    if rule is None or not free:
+        return [Candidate("", build_method(registered, **fixed))]
+    grid = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
+    chosen = list(range(len(grid)))
+    if rule.n_points is not None:
+        chosen = sorted(stream("tuning", registered).permutation(len(grid))[: rule.n_points])
+    return [Candidate(str(number), build_method(registered, **fixed, **grid[number])) for number in chosen]
+
+
+def validation_scores(rows: pd.DataFrame) -> dict[str, float]:
+    """Run id -> the score that a choice is made by: mean validation MAP of all directions; rSum of pair data, micro F1 of a
+    classifier; NaN for a run that failed."""
+    scores = dict.fromkeys(rows.loc[rows["status"] == "failed", "run_id"], math.nan)
+    seen = rows[(rows["split"] == "valid") & (rows["selection"] == "best_valid") & (rows["network"] == "mean")]
+    for metric, direction in (("micro_f1", None), ("rsum", "mean"), ("map", "mean")):  # a later one counts
+        part = seen[(seen["metric"] == metric) & ((seen["direction"] == direction) | (direction is None))]
+        scores |= {str(run_id): float(value) for run_id, value in part.groupby("run_id")["value"].mean().items()}
+    return scores
+
+
+def best(scores: Sequence[float]) -> int | None:
+    """Position of the highest score, the first of equal ones; None where none is a number."""
+    numbers = [-math.inf if math.isnan(score) else score for score in scores]
+    return numbers.index(max(numbers)) if max(numbers) > -math.inf else None
