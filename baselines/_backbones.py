@@ -1,9 +1,58 @@
-"""Networks that several papers use."""
+"""Networks that several papers use, and what their training loops share."""
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmbench import PairedSet, class_numbers
+from xmbench import Embedding, FitContext, Modality, PairedSet, class_numbers
+
+
+class Batch(NamedTuple):
+    """Instances seen together: vectors (N, d) by modality; class numbers (N,) and row numbers (N,) of each modality's items.
+
+    The list of class numbers is empty where labels were not declared.
+    """
+
+    vectors: dict[str, Tensor]
+    labels: list[Tensor]
+    rows: list[np.ndarray]
+
+
+class Instances:
+    """The training instances on the device of a fit, with one class per item.
+
+    Raises:
+        ValueError: an item with no label, or with several.
+    """
+
+    def __init__(self, train: PairedSet, context: FitContext) -> None:
+        self._data = context.tensors(train)
+        self._labels = class_targets(train, context.device)
+        self._together = train.rows_together()
+        self._context = context
+
+    def batches(self, batch_size: int) -> Iterator[Batch]:
+        """All instances once, in the epoch's random order."""
+        for batch in self._context.batches(len(self._together), batch_size):
+            rows = list(self._together[batch].T)
+            vectors = {d.name: d.vectors[r] for d, r in zip(self._data, rows, strict=True)}
+            yield Batch(vectors, [y[r] for y, r in zip(self._labels, rows, strict=False)], rows)
+
+
+def descend(loss: Tensor, optimiser: torch.optim.Optimizer) -> Tensor:
+    """One step of the optimiser down the gradient of `loss`; returns the loss before it, without its graph."""
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.detach()
+
+
+def input_of(modality: Modality, nets: nn.Module) -> Tensor:
+    """The vectors (n, d) of a modality on the device of `nets`."""
+    return torch.from_numpy(np.asarray(modality.vectors)).to(next(nets.parameters()).device)
 
 
 def trunk(n_features: int, hidden: int, dim: int) -> nn.Sequential:
@@ -47,6 +96,11 @@ class PrototypeNetworks(nn.Module):
     def forward(self, name: str, vectors: Tensor) -> Tensor:
         """Unit embeddings (n, L) of the vectors (n, d) of modality `name`."""
         return nn.functional.normalize(self.trunks[name](vectors), dim=1, eps=1e-12)
+
+    def embed(self, modality: Modality) -> Embedding:
+        """The unit embeddings of a modality's items."""
+        with torch.inference_mode():
+            return Embedding(modality.name, self(modality.name, input_of(modality, self)).cpu().numpy())
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """Cosines (n, K) of unit embeddings (n, L) with the prototypes."""

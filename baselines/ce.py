@@ -14,12 +14,11 @@ Noise: none is assumed. The networks fit wrong labels in the end: the best epoch
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from baselines._backbones import PrototypeNetworks, class_targets, cosine_schedule
+from baselines._backbones import Instances, PrototypeNetworks, cosine_schedule, descend
 from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
 
 
@@ -45,16 +44,12 @@ class CE(Method):
     def fit(self, train: PairedSet, context: FitContext) -> None:
         self.nets_ = PrototypeNetworks(train, self.hidden, self.dim).to(context.device)
         optimiser = torch.optim.Adam(self.nets_.parameters(), lr=self.lr, betas=(0.5, 0.999), fused=True)
-        data = context.tensors(train)
-        labels = class_targets(train, context.device)
-        together = train.rows_together()
+        data = Instances(train, context)
         for epoch in context.epochs(self.epochs, state={"nets": self.nets_, "optimiser": optimiser}):
             optimiser.param_groups[0]["lr"] = cosine_schedule(self.lr, epoch, self.epochs)
             losses = []
-            for batch in context.batches(len(together), self.batch_size):
-                rows = together[batch].T
-                vectors = {d.name: d.vectors[r] for d, r in zip(data, rows, strict=True)}
-                losses.append(self.step(vectors, [y[r] for y, r in zip(labels, rows, strict=True)], optimiser))
+            for batch in data.batches(self.batch_size):
+                losses.append(self.step(batch.vectors, batch.labels, optimiser))
             context.end_epoch(loss=torch.stack(losses).mean())
 
     def step(self, vectors: dict[str, Tensor], labels: list[Tensor], optimiser: torch.optim.Optimizer) -> Tensor:
@@ -62,12 +57,7 @@ class CE(Method):
         self.nets_.renormalise()
         scores = [self.nets_.scores(self.nets_(name, x)) for name, x in vectors.items()]
         loss = torch.stack([cross_entropy(s, y) for s, y in zip(scores, labels, strict=True)]).sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return loss.detach()
+        return descend(loss, optimiser)
 
     def embed(self, modality: Modality) -> Embedding:
-        vectors = torch.from_numpy(np.asarray(modality.vectors)).to(next(self.nets_.parameters()).device)
-        with torch.inference_mode():
-            return Embedding(modality.name, self.nets_(modality.name, vectors).cpu().numpy())
+        return self.nets_.embed(modality)

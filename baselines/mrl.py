@@ -23,11 +23,10 @@ main_noisy.py cross_modal_contrastive_ctriterion and train):
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from baselines._backbones import PrototypeNetworks, class_targets, cosine_schedule
+from baselines._backbones import Instances, PrototypeNetworks, cosine_schedule, descend
 from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
 
 
@@ -86,27 +85,19 @@ class MRL(Method):
     def fit(self, train: PairedSet, context: FitContext) -> None:
         self.nets_ = PrototypeNetworks(train, self.hidden, self.dim).to(context.device)
         optimiser = torch.optim.Adam(self.nets_.parameters(), lr=self.lr, betas=(0.5, 0.999), fused=True)
-        data = context.tensors(train)
-        labels = class_targets(train, context.device)
-        together = train.rows_together()
+        data = Instances(train, context)
         for epoch in context.epochs(self.epochs, state={"nets": self.nets_, "optimiser": optimiser}):
             optimiser.param_groups[0]["lr"] = cosine_schedule(self.lr, epoch, self.epochs)
             losses = []
-            for batch in context.batches(len(together), self.batch_size):
-                rows = together[batch].T
-                vectors = {d.name: d.vectors[r] for d, r in zip(data, rows, strict=True)}
-                targets = [y[r] for y, r in zip(labels, rows, strict=False)]  # none where beta = 0
-                losses.append(self.step(vectors, targets, optimiser))
+            for batch in data.batches(self.batch_size):
+                losses.append(self.step(batch.vectors, batch.labels, optimiser))
             context.end_epoch(loss=torch.stack(losses).mean())
 
     def step(self, vectors: dict[str, Tensor], labels: list[Tensor], optimiser: torch.optim.Optimizer) -> Tensor:
         """One step of Algorithm 1 on a batch: vectors (N, d) and labels (N,) per modality; returns the loss before it."""
         self.nets_.renormalise()
         loss = self.loss(torch.stack([self.nets_(name, x) for name, x in vectors.items()]), labels)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        return loss.detach()
+        return descend(loss, optimiser)
 
     def loss(self, embeddings: Tensor, labels: list[Tensor]) -> Tensor:
         """Eq. (8) for embeddings (m, N, L) and the labels (N,) of each modality."""
@@ -119,6 +110,4 @@ class MRL(Method):
         return torch.stack(terms).sum()
 
     def embed(self, modality: Modality) -> Embedding:
-        vectors = torch.from_numpy(np.asarray(modality.vectors)).to(next(self.nets_.parameters()).device)
-        with torch.inference_mode():
-            return Embedding(modality.name, self.nets_(modality.name, vectors).cpu().numpy())
+        return self.nets_.embed(modality)

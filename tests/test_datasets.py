@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from xmbench import Card, FitContext, build_method, class_numbers, load_dataset
-from xmbench.datasets import MissingDataError, dataset_card, dataset_names
+from xmbench.datasets import MissingDataError, dataset_card, dataset_names, dataset_parameters
 from xmbench.datasets import _files as found_files
 from xmbench.metrics import average_precision, recall_at, shared_label
 
@@ -165,7 +165,19 @@ def test_every_dataset_has_a_card_that_tells_its_parameters():
     for name in dataset_names():
         card = dataset_card(name)
         assert card.name == name
-        assert all((card.title, card.source, card.licence, card.citation, card.sizes))
+        assert all((card.title, card.source, card.licence, card.citation, card.sizes, card.widths, card.classes))
+        assert set(card.parameters) <= set(dataset_parameters(name))
+        assert set(card.unverified) <= {"sizes", *card.widths}
+
+
+@pytest.mark.parametrize("name", ["openmoji", "synthetic", "wikipedia"])
+def test_the_facts_of_a_card_are_those_of_the_data(name, request):
+    dataset = request.getfixturevalue("wikipedia")() if name == "wikipedia" else load_dataset(name)
+    for part, split in dataset.splits().items():
+        shapes = {m.name: m.vectors.shape for m in split.modalities}
+        assert shapes == {m: (dataset.card.sizes[part], d) for m, d in dataset.card.widths.items()}
+        assert split.n_classes == dataset.card.classes
+    assert not dataset.card.multi_label
 
 
 # Finding and downloading files
@@ -248,6 +260,16 @@ def test_a_download_with_a_wrong_checksum_is_removed(web, tmp_path):
     assert list((tmp_path / "cache" / "toy").iterdir()) == []
 
 
+def test_a_file_whose_sum_nobody_knows_is_taken_as_it_is(web, tmp_path, monkeypatch):
+    card = replace(card_of(web.url), sha256={})
+    path = found_files.find_file(card, "x.bin")
+    assert path.read_bytes() == CONTENT
+    path.write_bytes(b"other")
+    assert found_files.find_file(card, "x.bin").read_bytes() == b"other"
+    monkeypatch.setenv("XMBENCH_DATA", str(tmp_path / "cache"))
+    assert found_files.find_file(card, "x.bin") == path
+
+
 def test_without_a_connection_one_line_tells_what_to_do(web):
     web.shutdown()
     web.server_close()
@@ -260,8 +282,13 @@ def test_without_a_connection_one_line_tells_what_to_do(web):
 
 
 def test_a_file_without_a_public_address_is_named(web):
-    with pytest.raises(MissingDataError, match=r"toy: file x\.bin is missing and has no public download; set XMBENCH_DATA"):
+    wanted = (
+        r"toy: file x\.bin is missing and has no public download; set XMBENCH_DATA .* holds toy/x.bin; where it is from: drawn"
+    )
+    with pytest.raises(MissingDataError, match=wanted):
         found_files.find_file(card_of(), "x.bin")
+    listed = replace(card_of(), sha256={}, files=("x.bin",))
+    assert not found_files.is_ready(listed)
     assert web.requests == []
 
 

@@ -9,6 +9,7 @@ import os
 import re
 from pathlib import Path
 
+import golden_deep
 import numpy as np
 import pytest
 import torch
@@ -219,6 +220,7 @@ COMPUTED = {
     "noise_mrl": label_noise,
     "recall_metrics": recalls,
     "pmrp": plausible_matches,
+    **golden_deep.COMPUTED,
 }
 
 

@@ -10,7 +10,7 @@ import xmbench
 
 LAYERS = (
     {"types", "ties", "__version__"},
-    {"method", "registry", "noise", "metrics", "device", "datasets", "published"},
+    {"method", "registry", "noise", "noise_files", "metrics", "device", "datasets", "published"},
     {"tuning", "spec", "plan", "store", "evaluate"},
     {"run", "sweep", "check", "report", "catalogue", "progress"},
     {"cli"},

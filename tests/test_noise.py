@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from xmbench.noise import SCHEMES, Corruption, Noise, corrupt, export_labels, import_labels, shuffle, strip
-from xmbench.types import Modality, PairedSet, Rows, class_numbers, one_hot
+from xmbench.types import Modality, PairedSet, Rows, class_numbers, one_hot, split_sha, stream
 
 N, K = 2000, 10
 NESTED = ("symmetric", "symmetric_exclusive", "asymmetric", "pair_flip", "mrl_kplus1", "mrl_0_9")
@@ -112,7 +112,7 @@ def test_a_scheme_may_exclude_its_largest_rate(monkeypatch):
 
 
 def test_schemes_describe_themselves():
-    assert list(SCHEMES) == [*NESTED, "mrl_legacy", "file"]
+    assert list(SCHEMES) == [*NESTED, "symmetric_multilabel", "mrl_legacy", "file"]
     for name, scheme in SCHEMES.items():
         assert (scheme.name, scheme.kind, scheme.max_rate, scheme.inclusive) == (name, "label", 1.0, True)
         assert scheme.description and all(kind in (bool, int, str) for kind, _, _ in scheme.options.values())
@@ -237,7 +237,7 @@ def test_items_with_several_classes_name_the_scheme_that_takes_them():
     labels[3] = True
     split = PairedSet(modalities=(split.modalities[0], Modality(name="text", labels=labels)), pairs=split.pairs)
     for scheme in [*NESTED, "mrl_legacy"]:
-        with pytest.raises(ValueError, match=f"{scheme} needs one class per item, 'text' .* symmetric_multilabel"):
+        with pytest.raises(ValueError, match=f"{scheme} needs one class per item, 'text' .* scheme symmetric_multilabel$"):
             draw(split, scheme, 0.2)
     assert draw(split, "symmetric", 0).realised_rate == 0
 
@@ -368,6 +368,127 @@ def test_mrl_0_9_stays_among_ten_classes(k, columns):
     given = numbers_of(result)[0]
     assert result.train.n_classes == columns and set(given) == set(range(10))
     assert chi_square(np.bincount(given), 300) < CHI2_P001[9]
+
+
+# Several classes per item
+
+
+def several(n=N, k=8, *, seed=3, unlabelled=0, pairs=True):
+    """A clean split whose items have any number of classes, the same in both modalities; the first few have none."""
+    labels = np.random.default_rng(seed).random((n, k)) < np.linspace(0.02, 0.4, k)
+    labels[:unlabelled] = False
+    split = split_of(n, 2, pairs=pairs)
+    modalities = tuple(Modality(name=m.name, vectors=m.vectors, labels=labels.copy()) for m in split.modalities)
+    return PairedSet(modalities=modalities, pairs=split.pairs)
+
+
+def hot_of(result):
+    """(m, n, c) labels."""
+    split = result.train if isinstance(result, Corruption) else result
+    return np.stack([modality.labels for modality in split.modalities])
+
+
+def swapped(labels, rate, rng):
+    """The scheme as a loop over classes and items: who loses the class, who gets it, one at a time."""
+    given, known = labels.copy(), labels.any(axis=1)
+    for k in range(labels.shape[1]):
+        order = [i for i in rng.permutation(len(labels)).tolist() if known[i]]
+        losing = [i for i in order if labels[i, k]]
+        getting = [i for i in order if not labels[i, k]]
+        for n_swaps in range(1, len(losing) + 1):
+            if n_swaps > rate * len(losing) + 1e-9 or n_swaps > len(getting):
+                break
+            given[losing[n_swaps - 1], k], given[getting[n_swaps - 1], k] = False, True
+    return given
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.29, 0.6, 1.0])
+def test_multilabel_noise_is_the_naive_loop(rate):
+    split = several(100, unlabelled=7)
+    given = hot_of(draw(split, "symmetric_multilabel", rate, seed=4))
+    for v, modality in enumerate(split.modalities):
+        rng = stream("noise", "toy", "symmetric_multilabel", 1, 4, split_sha(split), "train", modality.name)
+        assert np.array_equal(given[v], swapped(modality.labels, rate, rng))
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_multilabel_noise_moves_floor_rn_labels_of_every_class_and_keeps_their_number(rate):
+    split = several()
+    true = hot_of(split)
+    result = draw(split, "symmetric_multilabel", rate)
+    given = hot_of(result)
+    assert np.array_equal(given.sum(axis=1), true.sum(axis=1))
+    lost, got = true & ~given, given & ~true
+    floors = np.floor(rate * true.sum(axis=1) + 1e-9)
+    assert np.array_equal(lost.sum(axis=1), floors)
+    assert np.array_equal(got.sum(axis=1), floors)
+    assert result.realised_rate == floors.sum() / true.sum() == pytest.approx(rate, abs=0.01)
+    assert result.realised_by_modality["text"] == floors[1].sum() / true[1].sum()
+
+
+def test_multilabel_clean_items_are_those_with_all_their_labels_and_no_other():
+    split = several(unlabelled=50)
+    true, result = hot_of(split), draw(split, "symmetric_multilabel", 0.3)
+    given = hot_of(result)
+    for v, name in enumerate(("image", "text")):
+        assert np.array_equal(result.clean[name], (given[v] == true[v]).all(axis=1))
+        assert 0.1 < result.clean[name].mean() < 0.9
+    assert not given[:, :50].any(), "who had no label gets none"
+    assert result.clean["image"][:50].all()
+    assert (true.any(axis=2) & ~given.any(axis=2)).sum() > 100, "an item may lose all its labels"
+    assert np.array_equal(hot_of(split), true)
+
+
+def test_multilabel_noise_is_nested_in_what_is_lost_and_in_what_is_given():
+    split = several(500)
+    true = hot_of(split)
+    full = hot_of(draw(split, "symmetric_multilabel", 1))
+    before = np.zeros(true.shape, dtype=bool)
+    for rate in (0.1, 0.2, 0.29, 0.4, 0.8):
+        given = hot_of(draw(split, "symmetric_multilabel", rate))
+        changed = given != true
+        assert (changed & before).sum() == before.sum() < changed.sum()
+        assert np.array_equal(given[changed], full[changed])
+        before = changed
+
+
+def test_multilabel_noise_is_independent_over_modalities_unless_shared():
+    split = several()
+    true = hot_of(split)
+    image, text = hot_of(draw(split, "symmetric_multilabel", 0.4)) != true
+    hit = true[0]  # of the labels that an item has, two fifths are lost in each modality
+    share = (image & text & hit).sum() / hit.sum()
+    assert abs(share - 0.4**2) < 4 * np.sqrt(0.4**2 / hit.sum())
+    together = hot_of(draw(split, "symmetric_multilabel", 0.4, shared=True))
+    assert np.array_equal(together[0], together[1])
+    assert (together != true).any()
+
+
+def test_multilabel_noise_depends_on_seed_family_part_and_items_and_is_pinned():
+    split = several(60)
+    first = draw(split, "symmetric_multilabel", 0.5, family="pinned").noise_sha
+    assert first == draw(several(60), "symmetric_multilabel", 0.5, family="pinned").noise_sha == "92f9ed34df88826b"
+    others = [{"seed": 1}, {"family": "other"}, {"part": "valid"}]
+    shas = {draw(split, "symmetric_multilabel", 0.5, **{"family": "pinned", **other}).noise_sha for other in others}
+    assert len(shas | {first}) == 4
+
+
+def test_a_class_of_most_items_moves_as_often_as_there_are_others():
+    labels = np.zeros((10, 2), dtype=bool)
+    labels[:8, 0] = labels[7:, 1] = True
+    split = PairedSet(modalities=tuple(Modality(name=name, labels=labels) for name in ("image", "text")))
+    given = hot_of(draw(split, "symmetric_multilabel", 1))
+    assert [(labels & ~g).sum(axis=0).tolist() for g in given] == [[2, 3], [2, 3]]
+    assert np.array_equal(given.sum(axis=1), [[8, 3], [8, 3]])
+
+
+def test_multilabel_noise_refuses_single_label_data_and_missing_labels():
+    with pytest.raises(ValueError, match=r"symmetric_multilabel needs items with several classes, .* scheme symmetric$"):
+        draw(split_of(60), "symmetric_multilabel", 0.2)
+    with pytest.raises(ValueError, match="symmetric_multilabel needs labels in every modality, 'image' has none"):
+        draw(strip(split_of(60), frozenset({"vectors"})), "symmetric_multilabel", 0.2)
+    with pytest.raises(ValueError, match="shared noise needs one-to-one pairs"):
+        draw(several(60, pairs=False), "symmetric_multilabel", 0.2, shared=True)
 
 
 # Replay of the released loader

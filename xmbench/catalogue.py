@@ -62,7 +62,10 @@ def _datasets() -> list[dict[str, Any]]:
     from xmbench.datasets import is_ready
 
     rows = []
-    for name in dataset_names():
+    names = dataset_names()
+    for name in names:
+        if name.startswith("synthetic_"):  # a twin stands in the line of its original
+            continue
         card = dataset_card(name)
         state = "ready" if is_ready(card) else "to download" if card.urls else "missing"
         rows.append(
@@ -70,6 +73,7 @@ def _datasets() -> list[dict[str, Any]]:
                 "name": name,
                 "here": state,
                 "pairs": "/".join(map(str, card.sizes.values())),
+                "twin": f"synthetic_{name}" if f"synthetic_{name}" in names else "",
                 "title": card.title,
                 "licence": card.licence,
             }

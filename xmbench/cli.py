@@ -53,6 +53,8 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--set", "settings", multiple=True, metavar="OWNER.PARAM=VALUE", help="Owner: method, dataset or noise."),
         click.option("--profile", help="A shipped or own set of method parameters, such as reduced."),
         click.option("--spec", "spec_name", help="A shipped spec or a TOML file; other options change it."),
+        click.option("--twins", type=click.IntRange(min=1), metavar="N",
+                     help="Instead of each dataset its synthetic twin with 1/N of the items: to try a spec without its data."),
         click.option("--tune", metavar="grid | random:N | none", help="Choose hyper-parameters by validation."),
         click.option("--tune-per", type=click.Choice(["dataset", "rate"]), help="One choice per which.  [default: dataset]"),
         click.option("--protocol", help="How runs are validated and measured.  [default: default]"),
@@ -320,6 +322,7 @@ def _spec(
     profile: str | None,
     spec_name: str | None,
     protocol: str | None,
+    twins: int | None,
     tune: str | None,
     tune_per: Any,
     **_: Any,
@@ -342,6 +345,8 @@ def _spec(
     spec = spec.narrowed(**{key: value for key, value in given.items() if value is not None})
     if profile:
         spec = spec.with_profile(profile)
+    if twins:
+        spec = spec.as_twins(twins)
     if tune:
         spec = spec.tuned(tune)
     if tune_per:

@@ -177,7 +177,8 @@ def _measure_direction(
             counts[kind].append(mask.sum(axis=1))
             names = [*wanted[kind], "pr_points"] if kind == "labels" and curves else wanted[kind]
             plausible = relevant.plausible(rows) if "pmrp" in names else ()
-            for name, per_query in evaluate_block(names, block, mask, plausible=plausible).items():
+            gains = relevant.gains(rows) if "ndcg" in names or "ndcg@100" in names else None
+            for name, per_query in evaluate_block(names, block, mask, plausible=plausible, gains=gains).items():
                 (points if name == "pr_points" else values[name]).append(per_query)
         if rankings:
             tops.append(np.argsort(-block, axis=1, kind="stable")[:, :RANKING_DEPTH].astype(np.int32))
@@ -214,6 +215,14 @@ class Relevance:
         mask = np.zeros((rows.stop - rows.start, self.n_gallery), dtype=bool)
         mask[inside[:, 0] - rows.start, inside[:, 1]] = True
         return mask
+
+    def gains(self, rows: slice) -> Array | None:
+        """(len(rows), n_gallery) numbers of shared labels; None where no item has several, so that relevance says it all."""
+        query, gallery = self._labels or (None, None)
+        if query is None or gallery is None or max(query.sum(axis=1).max(), gallery.sum(axis=1).max()) < 2:
+            return None
+        shared: Array = query[rows].astype(np.float32) @ gallery.astype(np.float32).T
+        return shared
 
     def plausible(self, rows: slice) -> list[Array]:
         """For PMRP: (len(rows), n_gallery) bool, whose class vectors differ in at most zeta = 0, 1, 2 classes."""

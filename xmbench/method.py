@@ -29,6 +29,7 @@ class MethodInfo:
         version: raised when a change makes other numbers.
         max_modalities: the most that it can relate; None for any number.
         retrieval: False for a classifier without a common space, or a function of the method that says so.
+        multi_label: whether it can read labels of items with several classes.
         from_description: neither code nor the paper's text could be had: re-implemented from what others write about it.
         search: hyper-parameter -> values tried when it is tuned; the grid has at most 12 points.
         smoke: parameters that make a fit on small data take at most two seconds, for the contract test.
@@ -39,6 +40,7 @@ class MethodInfo:
     version: int = 1
     max_modalities: int | None = None
     retrieval: bool | Callable[[Any], bool] = True
+    multi_label: bool = False
     from_description: bool = False
     search: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     smoke: Mapping[str, Any] = field(default_factory=dict)
@@ -278,11 +280,12 @@ class FitContext:
         order = self.generator("batches", self._batch_calls).permutation(n_items)
         self._batch_calls += 1
         started = time.perf_counter()
-        for number, start in enumerate(range(0, n_items, batch_size)):
-            if self._time_batches is not None and number == self._time_batches:
-                per_batch = (time.perf_counter() - started) / number
-                raise FitStopped(per_batch * math.ceil(n_items / batch_size) * (self._stage_end + 1))
-            yield order[start : start + batch_size]
+        n_batches = math.ceil(n_items / batch_size)
+        for number in range(n_batches + 1):
+            if self._time_batches is not None and number == min(self._time_batches, n_batches):
+                raise FitStopped((time.perf_counter() - started) / number * n_batches * (self._stage_end + 1))
+            if number < n_batches:
+                yield order[number * batch_size : (number + 1) * batch_size]
 
     def end_epoch(self, *, loss: "float | torch.Tensor", selectable: bool = True) -> None:
         """Close an epoch: write its loss into the history, validate, and keep the state where it is strictly better.

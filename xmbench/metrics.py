@@ -520,6 +520,7 @@ _OF_GROUPS: dict[str, Callable[[TieGroups], Floats]] = {
     "medr": _first_rank,
     "meanr": _first_rank,
     "ndcg": _binary_ndcg,
+    "ndcg@100": partial(_binary_ndcg, k=100),
     "pr_points": _pr_points,
 }
 
@@ -555,14 +556,20 @@ METRICS: dict[str, Metric] = {
             _sum_in_percent,
         ),
         Metric("pmrp", pmrp, "labels", True, "plausible-match R-precision, mean over the relevances of zeta 0, 1, 2"),
-        Metric("ndcg", ndcg, "labels", True, "normalised discounted cumulative gain over the whole gallery"),
+        Metric("ndcg", ndcg, "labels", True, "normalised discounted cumulative gain (shared labels) over the whole gallery"),
+        Metric("ndcg@100", partial(ndcg, k=100), "labels", True, "the same in the top 100"),
         Metric("micro_f1", micro_f1, "scores", True, "micro F1 of class scores above 0.5, one number per modality"),
     )
 }
 
 
 def evaluate_block(
-    names: Iterable[str], similarity: ArrayLike, relevance: ArrayLike, *, plausible: Sequence[ArrayLike] = ()
+    names: Iterable[str],
+    similarity: ArrayLike,
+    relevance: ArrayLike,
+    *,
+    plausible: Sequence[ArrayLike] = (),
+    gains: ArrayLike | None = None,
 ) -> dict[str, Floats]:
     """Per-query values of several ranking metrics, which share one pass over the similarity.
 
@@ -571,6 +578,7 @@ def evaluate_block(
         similarity: (n_q, n_g) float, finite.
         relevance: (n_q, n_g) bool.
         plausible: for pmrp, its (n_q, n_g) bool relevances of zeta 0, 1 and 2.
+        gains: for ndcg and ndcg@100, (n_q, n_g) numbers; the relevance where there are none.
 
     Returns:
         {name: (n_q,) float}, of "pr_points" (n_q, 2, 11); NaN for a query without a relevant item.
@@ -583,7 +591,10 @@ def evaluate_block(
     if unknown:
         raise ValueError(f"names must be among {', '.join([*_OF_GROUPS, 'pmrp'])}, got {unknown}")
     groups = checked_groups(similarity, relevance)
-    return {name: pmrp(similarity, *plausible) if name == "pmrp" else _OF_GROUPS[name](groups) for name in names}
+    others: dict[str, Callable[[], Any]] = {"pmrp": lambda: pmrp(similarity, *plausible)}
+    if gains is not None:
+        others |= {name: partial(ndcg, similarity, gains, k) for name, k in (("ndcg", None), ("ndcg@100", 100))}
+    return {name: others[name]() if name in others else _OF_GROUPS[name](groups) for name in names}
 
 
 # ---- MAP from embeddings ---------------------------------------------------------------------------------

@@ -1,23 +1,24 @@
-"""Noise as an artefact: named schemes that corrupt a split, noise files in and out, shuffling, stripping. NumPy only.
+"""Noise as an artefact: named schemes that corrupt a split, shuffling, stripping; noise files are in noise_files. NumPy only.
 
 Symbols: n items of a modality, n_l labelled ones, c (or K) classes, r noise rate, m modalities. All draws come from
 named streams that know neither method nor rate nor features: every method meets the same corruption, nested over rates.
 """
 
 import difflib
-import json
 import operator
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.types import Array, PairedSet, class_numbers, fingerprint, one_hot, split_sha, stream, stream_seed
+from xmbench.noise_files import export_labels, import_labels, split_class_numbers, split_labels
+from xmbench.types import Array, PairedSet, fingerprint, one_hot, split_sha, stream, stream_seed
+
+__all__ = ["SCHEMES", "Corruption", "Noise", "Scheme", "corrupt", "export_labels", "import_labels", "shuffle", "strip"]
 
 Draw = Callable[[PairedSet, "Noise", str, str], PairedSet]
 Replacement = Callable[[Array, int, np.random.Generator, np.random.Generator], Array]
@@ -93,9 +94,10 @@ class Corruption:
 
     Attributes:
         train: the split with noisy labels; `train.clean` is `clean` (`strip` takes it away from all but oracles).
-        clean: {modality: (n,) bool}, True where the given label equals the true one: a redraw that hits the true class
-            is clean, and so is an item without a label.
-        realised_rate: wrong labels / labels, over all modalities together.
+        clean: {modality: (n,) bool}, True where the given labels equal the true ones, all classes of the item: a redraw that
+            hits the true class is clean, and so is an item that had no label.
+        realised_rate: true labels that are not among the given ones / true labels, over all modalities together. With one
+            class per item these are the items with a wrong label; with several, an item may have lost some of its labels.
         realised_by_modality: the same per modality.
         noise_sha: hash of the given labels of all modalities: equal labels, equal sha, whatever scheme and rate.
     """
@@ -115,14 +117,15 @@ def corrupt(split: PairedSet, noise: Noise, *, family: str, part: str = "train")
     same at every rate (`mrl_legacy` and `file` are exempt). Unlabelled items stay unlabelled and count nowhere.
 
     Args:
-        split: clean; above rate 0 every modality has labels (n, c), one class per item or none.
+        split: clean; above rate 0 every modality has labels (n, c): one class per item or none, several for
+            `symmetric_multilabel`.
         noise: what to do.
         family: of the dataset; all its feature variants share the draws.
         part: "train", or "valid" for an independent draw of noisy validation labels.
 
     Raises:
-        ValueError: no labels, several classes per item, `shared` without one-to-one pairs, or a noise file that does
-            not fit.
+        ValueError: no labels, several classes per item (one, for `symmetric_multilabel`), `shared` without one-to-one
+            pairs, or a noise file that does not fit.
 
     Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021: each modality on its own (section 3.1), as
     in the released loader (penghu-cs/MRL, src/noisydataset.py), which corrupts train only: noisy validation is ours.
@@ -131,18 +134,18 @@ def corrupt(split: PairedSet, noise: Noise, *, family: str, part: str = "train")
         raise ValueError(f"part must be 'train' or 'valid', got {part!r}")
     given = split if noise.rate == 0 else _scheme(noise.scheme).draw(split, noise, family, part)
     clean: dict[str, Array] = {}
-    wrong, labelled = {}, {}
+    wrong, labels = {}, {}
     for before, after in zip(split.modalities, given.modalities, strict=True):
         if before.labels is not None and after.labels is not None:
             same_classes = after.labels[:, : before.n_classes] == before.labels  # a scheme may add columns
             clean[before.name] = same_classes.all(axis=1)
-            wrong[before.name] = int((~clean[before.name]).sum())
-            labelled[before.name] = int(before.labels.any(axis=1).sum())
+            wrong[before.name] = int((before.labels & ~same_classes).sum())
+            labels[before.name] = int(before.labels.sum())
     return Corruption(
         train=replace(given, clean=clean or split.clean),
         clean=clean,
-        realised_rate=sum(wrong.values()) / max(sum(labelled.values()), 1),
-        realised_by_modality={name: wrong[name] / max(labelled[name], 1) for name in clean},
+        realised_rate=sum(wrong.values()) / max(sum(labels.values()), 1),
+        realised_by_modality={name: wrong[name] / max(labels[name], 1) for name in clean},
         noise_sha=fingerprint([value for m in given.modalities for value in (m.name, m.labels)]),
     )
 
@@ -179,55 +182,6 @@ def strip(train: PairedSet, needs: frozenset[str]) -> PairedSet:
         pairs=train.pairs if "pairs" in needs else None,
         clean=train.clean if "clean" in needs else None,
     )
-
-
-def export_labels(split: PairedSet, path: str | Path) -> None:
-    """Write the labels as penghu-cs/MRL does: a JSON list of m lists of n class numbers from 0 (-1: unlabelled).
-
-    Raises:
-        ValueError: a modality without labels, or with several classes per item.
-    """
-    Path(path).write_text(json.dumps([labels.tolist() for labels in _class_numbers(split)]) + "\n", encoding="utf-8")
-
-
-def import_labels(path: str | Path, split: PairedSet) -> tuple[NDArray[np.int64], ...]:
-    """The labels of an MRL noise file, one (n,) array of class numbers per modality.
-
-    Args:
-        path: JSON list of m lists of integers, in the modality and row order of `split`, classes counted from 0.
-        split: the clean split that the file belongs to.
-
-    Raises:
-        ValueError: not such a list, wrong number of lists or labels, a class outside 0..c-1 (-1 is read where `split`
-            is unlabelled too, and nowhere else). The released loader (src/noisydataset.py) counts the classes of the
-            file instead, and so trains with class K where its own draw produced it; we refuse: no split has that class.
-    """
-    try:
-        lists = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: a noise file must be JSON, a list of lists of class numbers: {error}") from error
-    true, n_classes = _class_numbers(split), split.n_classes
-    if not isinstance(lists, list) or not all(isinstance(labels, list) for labels in lists):
-        raise ValueError(f"{path}: a noise file must be a list with one list of class numbers per modality")
-    if len(lists) != len(true):
-        names = [modality.name for modality in split.modalities]
-        raise ValueError(f"{path}: must hold one list of labels per modality {names}, got {len(lists)} lists")
-    checked = zip(split.modalities, lists, true, strict=True)
-    return tuple(_checked_labels(f"{path}: {m.name}", labels, known, n_classes) for m, labels, known in checked)
-
-
-def _checked_labels(where: str, labels: list[Any], true: Array, n_classes: int) -> NDArray[np.int64]:
-    if len(labels) != len(true):
-        raise ValueError(f"{where}: must hold one label per item, {len(true)} of them, got {len(labels)}")
-    for row, (label, known) in enumerate(zip(labels, true.tolist(), strict=True)):
-        if type(label) is not int:
-            raise ValueError(f"{where}: labels must be integers, got {label!r} for item {row}")
-        if (label == -1) != (known == -1):
-            raise ValueError(f"{where}: item {row} is {'un' * (known == -1)}labelled in the split, got label {label}")
-        if label != -1 and not 0 <= label < n_classes:
-            hint = "; the released MRL loader of September 2021 draws this class, which no data have" * (label == n_classes)
-            raise ValueError(f"{where}: labels must lie in 0..{n_classes - 1}, got {label} for item {row}{hint}")
-    return np.array(labels, dtype=np.int64)
 
 
 def _scheme(name: str) -> Scheme:
@@ -269,20 +223,6 @@ def _checked_options(scheme: Scheme, given: dict[str, Any]) -> tuple[tuple[str, 
     return tuple(sorted(options.items()))
 
 
-def _class_numbers(split: PairedSet, scheme: str = "a noise file") -> list[NDArray[np.int64]]:
-    numbers = []
-    for modality in split.modalities:
-        if modality.labels is None:
-            raise ValueError(f"{scheme} needs labels in every modality, {modality.name!r} has none")
-        if (modality.labels.sum(axis=1) > 1).any():
-            raise ValueError(
-                f"{scheme} needs one class per item, {modality.name!r} has items with several; "
-                "multi-label data are for the scheme symmetric_multilabel, which is still to come"
-            )
-        numbers.append(class_numbers(modality.labels))
-    return numbers
-
-
 def _with_labels(split: PairedSet, numbers: list[Array], n_classes: int) -> PairedSet:
     relabelled = zip(split.modalities, numbers, strict=True)
     return replace(split, modalities=tuple(replace(m, labels=one_hot(y, n_classes)) for m, y in relabelled))
@@ -301,21 +241,55 @@ def _redraw(
 
     All n replacements are drawn whatever the rate, after the permutation: hence nestedness.
     """
-    true, c = _class_numbers(split, noise.scheme), split.n_classes
-    key = ("noise", family, noise.scheme, SCHEMES[noise.scheme].version, noise.seed)
-    rows = _rows_to_draw(split, shared=noise.option("shared"))
-    labelled = [y[r] >= 0 for y, r in zip(true, rows, strict=True)]
-    if noise.option("shared"):
-        labelled = [np.logical_and.reduce(labelled)] * len(true)
-    sha, given = split_sha(split), [y.copy() for y in true]
-    for v, modality in enumerate(split.modalities):
-        rng = stream(*key, sha, part, None if noise.option("shared") else modality.name)
-        order = rng.permutation(len(rows[v]))
-        order = order[labelled[v][order]]
-        hit = order[: int(noise.rate * len(order) + 1e-9)]  # 0.29 * 100 is 28.999999999999996
-        drawn = replacement(true[v][rows[v]], c, rng, stream(*key, "class map"))
-        given[v][rows[v][hit]] = drawn[hit]
+    true, c = split_class_numbers(split, noise.scheme), split.n_classes
+    given = [y.copy() for y in true]
+    for y, wrong, (rows, labelled, rng) in zip(true, given, _draws(split, noise, family, part), strict=True):
+        order = rng.permutation(len(rows))
+        order = order[labelled[order]]
+        hit = order[: _floor(noise.rate * len(order))]
+        drawn = replacement(y[rows], c, rng, stream(*_key(noise, family), "class map"))
+        wrong[rows[hit]] = drawn[hit]
     return _with_labels(split, given, widen(c))
+
+
+def _swap(split: PairedSet, noise: Noise, family: str, part: str) -> PairedSet:
+    """Take class k from the first floor(r n_k) of its n_k items, in one permutation per modality and class, and give it to as
+    many items without it, first in the same permutation: hence nestedness. No more items can lose it than could get it.
+    """
+    true = split_labels(split, noise.scheme)
+    if all((labels.sum(axis=1) <= 1).all() for labels in true):
+        raise ValueError(f"{noise.scheme} needs items with several classes, got one per item at most; use the scheme symmetric")
+    given = [labels.copy() for labels in true]
+    for labels, wrong, (rows, labelled, rng) in zip(true, given, _draws(split, noise, family, part), strict=True):
+        for k in range(labels.shape[1]):
+            order = rng.permutation(len(rows))
+            order = rows[order[labelled[order]]]
+            losing, getting = order[labels[order, k]], order[~labels[order, k]]
+            n_swaps = min(_floor(noise.rate * len(losing)), len(getting))
+            wrong[losing[:n_swaps], k] = False
+            wrong[getting[:n_swaps], k] = True
+    relabelled = zip(split.modalities, given, strict=True)
+    return replace(split, modalities=tuple(replace(m, labels=labels) for m, labels in relabelled))
+
+
+def _floor(count: float) -> int:
+    return int(count + 1e-9)  # 0.29 * 100 is 28.999999999999996
+
+
+def _key(noise: Noise, family: str) -> tuple[object, ...]:
+    return ("noise", family, noise.scheme, SCHEMES[noise.scheme].version, noise.seed)
+
+
+def _draws(split: PairedSet, noise: Noise, family: str, part: str) -> Iterator[tuple[Array, Array, np.random.Generator]]:
+    """Per modality: its rows in the order of the draws, which of them are labelled (n,), and the generator of its draws."""
+    shared = noise.option("shared")
+    rows = _rows_to_draw(split, shared=shared)
+    labelled = [np.any(labels[r], axis=1) for labels, r in zip(split_labels(split, noise.scheme), rows, strict=True)]
+    if shared:
+        labelled = [np.stack(labelled).all(axis=0)] * len(rows)
+    sha = split_sha(split)
+    for modality, r, known in zip(split.modalities, rows, labelled, strict=True):
+        yield r, known, stream(*_key(noise, family), sha, part, None if shared else modality.name)
 
 
 def _rows_to_draw(split: PairedSet, *, shared: bool) -> list[Array]:
@@ -375,7 +349,7 @@ def _mrl_legacy(split: PairedSet, noise: Noise, family: str, part: str) -> Paire
     Per modality in turn: shuffle 0..n-1, the first int(r n) are hit; then walk through the items in order and draw an
     inclusive 0..9 (release "first") or 0..K ("head") for each hit one, or apply the one class map (mode "asym").
     """
-    true, c = _class_numbers(split, noise.scheme), split.n_classes
+    true, c = split_class_numbers(split, noise.scheme), split.n_classes
     seed = noise.option("legacy_seed")
     if part != "train":  # the released code leaves validation labels clean: any independent draw will do
         seed = stream_seed("noise", noise.scheme, part, seed) % 2**32
@@ -397,10 +371,12 @@ def _from_file(split: PairedSet, noise: Noise, family: str, part: str) -> Paired
     return _with_labels(split, list(import_labels(noise.option("path"), split)), split.n_classes)
 
 
+_SHARED = {"shared": (bool, False, "the same pairs hit, and the same draw, in all modalities; needs one-to-one pairs")}
+
+
 def _nested(name: str, description: str, replacement: Replacement, widen: Callable[[int], int] = int) -> Scheme:
-    shared = (bool, False, "the same pairs hit, and the same draw, in all modalities; needs one-to-one pairs")
     draw = partial(_redraw, replacement=replacement, widen=widen)
-    return Scheme(name, f"floor(r n) labels per modality {description}", draw, options={"shared": shared})
+    return Scheme(name, f"floor(r n) labels per modality {description}", draw, options=_SHARED)
 
 
 SCHEMES: dict[str, Scheme] = {
@@ -412,6 +388,12 @@ SCHEMES: dict[str, Scheme] = {
         _nested("pair_flip", "moved to the next class, c - 1 to 0", _next_class),
         _nested("mrl_kplus1", "redrawn over 0..K inclusive (released MRL, September 2021)", _class_or_k, _one_more),
         _nested("mrl_0_9", "redrawn over 0..9 whatever K (released MRL, April 2021)", _first_ten, _at_least_ten),
+        Scheme(
+            "symmetric_multilabel",
+            "for several classes per item: per class and modality floor(r n_k) labels moved to items without the class",
+            _swap,
+            options=_SHARED,
+        ),
         Scheme(
             "mrl_legacy",
             "the released MRL loader's own draw, bit for bit; not nested over rates",
@@ -439,4 +421,7 @@ symmetric: Hu et al., CVPR 2021, section 4.2 says "symmetric" and no more; for c
 asymmetric: the `asym` branch of the released loader, which its command line cannot reach. The second half of the
     classes stays: r / 2 wrong labels for balanced classes.
 pair_flip: Han et al., Co-teaching, NeurIPS 2018, section 4.
+symmetric_multilabel: ours. Every class keeps its number of labels, so that only who carries it is wrong. An item may lose all
+    its labels and is then unlabelled for methods; on average an item keeps as many as it had. Wrong labels: r (floored per
+    class), but for a class that so many items carry that there are not as many others to give it to.
 """

@@ -142,6 +142,11 @@ def _planned(
     return replace(cell, status=status, reason=reason) if status and cell.status == "ready" else cell
 
 
+@lru_cache(maxsize=16)
+def _has_several_classes(dataset: Dataset) -> bool:
+    return any(m.labels is not None and bool((m.labels.sum(axis=1) > 1).any()) for m in dataset.train.modalities)
+
+
 def _points(spec: Spec, name: str, dataset: str) -> list[Candidate]:
     """What is tried of a method on a dataset: one point where it is not tuned."""
     registered, fixed = _configured(spec, name, dataset)
@@ -228,6 +233,8 @@ def _obstacle(method: Method, needs: Needs, dataset: Dataset) -> str:
         without = [m.name for m in modalities if getattr(m, need) is None]
         if without and (need == "vectors" or len(without) == len(modalities)):
             return f"{method.info.name} reads {need}, which {dataset.name} has not for {', '.join(without)}"
+    if "labels" in needs and not method.info.multi_label and _has_several_classes(dataset):
+        return f"{method.info.name} reads one class per item, {dataset.name} has items with several"
     if "pairs" in needs and dataset.train.pairs is None:
         return f"{method.info.name} reads pairs, which {dataset.name} has not"
     return ""

@@ -36,6 +36,7 @@ def register_method(
     version: int = 1,
     max_modalities: int | None = None,
     retrieval: bool | Callable[[Any], bool] = True,
+    multi_label: bool = False,
     from_description: bool = False,
     search: Mapping[str, typing.Sequence[Any]] | None = None,
     smoke: Mapping[str, Any] | None = None,
@@ -50,7 +51,9 @@ def register_method(
             raise ValueError(f"method {name!r} is defined twice, in {previous.__module__} and in {cls.__module__}")
         declared: Needs | Callable[[Any], Needs] = needs if callable(needs) else frozenset(needs)
         space = _search_space(name, cls, search or {})
-        cls.info = MethodInfo(name, declared, version, max_modalities, retrieval, from_description, space, dict(smoke or {}))
+        cls.info = MethodInfo(
+            name, declared, version, max_modalities, retrieval, multi_label, from_description, space, dict(smoke or {})
+        )
         _METHODS[name] = cls
         return cls
 

@@ -128,6 +128,20 @@ class Spec:
         ours = tuple(setting for setting in settings if setting[0] in self.implementations())
         return replace(self, settings=(*ours, *self.settings), profile=name)
 
+    def as_twins(self, shrink: int) -> "Spec":
+        """This spec on the synthetic twins of its datasets, each with 1/`shrink` of the items."""
+        twins = {name: name if name.startswith("synthetic") else f"synthetic_{name}" for name in self.datasets}
+        if unknown := set(twins.values()) - set(dataset_names()):
+            raise ValueError(f"no synthetic twin of {', '.join(sorted(unknown))}: run without --twins")
+        others = tuple(setting for setting in self.settings if setting[0] not in self.datasets)
+        sizes: tuple[Setting, ...] = tuple((twin, "shrink", shrink) for twin in twins.values() if twin != "synthetic")
+        return replace(
+            self,
+            datasets=tuple(twins.values()),
+            settings=(*others, *sizes),
+            dataset_settings={twins.get(name, name): settings for name, settings in self.dataset_settings.items()},
+        )
+
     def narrowed(self, **changes: Any) -> "Spec":
         """This spec with other fields; settings of methods and datasets that take part no longer are left out."""
         changed = replace(self, **changes)
@@ -170,6 +184,7 @@ def load_spec(name: str) -> Spec:
         raise ValueError(f"spec {name!r} must name methods; if it is a profile, use it as --profile {name}")
     where = f"spec {name!r}"
     plain = {"description", "methods", "datasets", "seeds", "noise_seed", "protocol"}
+    profile = content.pop("profile", None)
     _table(where, content, {"noise", "set", "dataset", "variants", "tune", *plain})
     given = {key: value for key, value in content.items() if key in plain}
     given |= _table(f"[noise] of {where}", content.get("noise", {}), {"scheme", "rates"})
@@ -192,7 +207,7 @@ def load_spec(name: str) -> Spec:
         for owner, *_ in settings:
             if owner not in spec.implementations():
                 raise closest(f"method of {where}, which [dataset.{dataset}.set] sets,", owner, spec.implementations())
-    return spec
+    return spec if profile is None else spec.with_profile(profile)
 
 
 def _dataset_settings(where: str, content: Any) -> dict[str, tuple[Setting, ...]]:

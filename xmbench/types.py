@@ -175,9 +175,17 @@ class Card:
     """What a reader must know of a dataset: where it is from, under which terms, and how large it is.
 
     Attributes:
-        sha256: file name -> hash of the files that are read.
+        source: where to get it, in words that also help who has not got it yet.
         sizes: split -> number of pairs.
+        widths: modality -> features of its vectors, in the dataset's order; empty where a dataset has no vectors.
+        classes: number of classes; None where a dataset has no labels.
+        multi_label: whether an item may have several classes.
+        labels_per_item: average number of classes of an item, about.
+        unverified: which facts no publication and no public file states: "sizes", or a modality, for its width. They
+            shape the synthetic twin; data of other sizes are accepted.
         parameters: parameter -> one line on what it chooses.
+        files: names of the files that are read by default, where neither `sha256` nor `urls` names them.
+        sha256: file name -> hash of the files that are read, where it is known.
         urls: file name -> public address, for what can be downloaded.
     """
 
@@ -187,7 +195,13 @@ class Card:
     licence: str
     citation: str
     sizes: Mapping[str, int]
+    widths: Mapping[str, int] = field(default_factory=dict)
+    classes: int | None = None
+    multi_label: bool = False
+    labels_per_item: float = 1.0
+    unverified: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
 

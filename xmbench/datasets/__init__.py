@@ -1,9 +1,13 @@
-"""Datasets by name. One file per dataset: `CARD`, a dataclass `Parameters`, and `load(parameters, root) -> Dataset`."""
+"""Datasets by name. One file per dataset: `CARD`, a dataclass `Parameters`, and `load(parameters) -> Dataset`.
+
+Every built-in dataset `x` but `synthetic` has a twin `synthetic_x`, drawn from a seed in the shape that its card states.
+"""
 
 import importlib
 from typing import Any, Protocol, cast
 
 from xmbench.datasets._files import MissingDataError, is_ready
+from xmbench.datasets._twins import PREFIX, twin_of
 from xmbench.registry import closest, modules, parameters_of, typed_parameters
 from xmbench.types import Card, Dataset, check_split
 
@@ -20,15 +24,28 @@ class DatasetModule(Protocol):
 
 
 def dataset_names() -> list[str]:
-    """Names of all datasets, built in and plugged in (entry-point group `xmbench.datasets`); imports nothing."""
-    return sorted(modules("xmbench.datasets", "xmbench.datasets"))
+    """Names of all datasets, built in, plugged in (entry-point group `xmbench.datasets`) and twins; imports nothing."""
+    known = _modules()
+    return sorted({*known, *_twins(known)})
+
+
+def _modules() -> dict[str, str]:
+    return modules("xmbench.datasets", "xmbench.datasets")
+
+
+def _twins(known: dict[str, str]) -> dict[str, str]:
+    """Name of a twin -> name of its original, for the built-in datasets of `known`."""
+    built_in = (name for name, module in known.items() if module == f"xmbench.datasets.{name}")
+    return {PREFIX + name: name for name in built_in if name != "synthetic"}
 
 
 def _module(name: str) -> DatasetModule:
-    known = modules("xmbench.datasets", "xmbench.datasets")
-    if name not in known:
-        raise closest("dataset", name, known)
-    return cast(DatasetModule, importlib.import_module(known[name]))
+    known = _modules()
+    if name in known:
+        return cast(DatasetModule, importlib.import_module(known[name]))
+    if name in _twins(known):
+        return twin_of(_module(_twins(known)[name]).CARD)
+    raise closest("dataset", name, dataset_names())
 
 
 def dataset_card(name: str) -> Card:

@@ -29,34 +29,36 @@ def cache_root() -> Path:
 def find_file(card: Card, name: str) -> Path:
     """Path of the file `name` of a dataset: from XMBENCH_DATA, the cache, or downloaded into the cache.
 
-    Its sha256 is checked against the card once per process.
+    Where the card knows its sha256, it is checked once per process.
 
     Raises:
         MissingDataError: not found and not downloadable, or with another content than the card says.
     """
-    root = data_root()
+    root, sha256 = data_root(), card.sha256.get(name)
     if root is not None and (root / card.name / name).exists():
-        return _verified(root / card.name / name, card.sha256[name])
+        return _verified(root / card.name / name, sha256)
     cached = cache_root() / card.name / name
     if not cached.exists():
         if name not in card.urls:
-            wanted = f"set XMBENCH_DATA to a folder that holds {card.name}/{name}"
+            wanted = f"set XMBENCH_DATA to a folder that holds {card.name}/{name}; where it is from: {card.source}"
             raise MissingDataError(f"{card.name}: file {name} is missing and has no public download; {wanted}")
-        download(card.urls[name], cached, card.sha256[name])
-    return _verified(cached, card.sha256[name])
+        download(card.urls[name], cached, sha256)
+    return _verified(cached, sha256)
 
 
 def is_ready(card: Card) -> bool:
     """Whether the files of a dataset that are needed by default lie on disk."""
     roots = [root for root in (data_root(), cache_root()) if root is not None]
-    needed = card.urls or card.sha256
+    needed = {*(card.urls or card.sha256), *card.files}
     return all(any((root / card.name / name).exists() for root in roots) for name in needed)
 
 
 _VERIFIED: set[tuple[str, str, int]] = set()
 
 
-def _verified(path: Path, sha256: str) -> Path:
+def _verified(path: Path, sha256: str | None) -> Path:
+    if sha256 is None:
+        return path
     key = (str(path), sha256, path.stat().st_mtime_ns)
     if key not in _VERIFIED:
         got = file_sha256(path)
@@ -74,8 +76,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def download(url: str, path: Path, sha256: str) -> None:
-    """Download `url` to `path`; an interrupted download is continued by the next call.
+def download(url: str, path: Path, sha256: str | None) -> None:
+    """Download `url` to `path` (a sha256 of None is not checked); an interrupted download is continued by the next call.
 
     Raises:
         MissingDataError: the address cannot be reached, or the content has another sha256 (it is then removed).
@@ -89,8 +91,7 @@ def download(url: str, path: Path, sha256: str) -> None:
             f"get it by hand and put it at {path}, or set XMBENCH_DATA to a folder that holds {path.parent.name}/{path.name}"
         )
         raise MissingDataError(f"{path.parent.name}: {path.name} cannot be downloaded from {url} ({error}); {advice}") from None
-    got = file_sha256(part)
-    if got != sha256:
+    if sha256 is not None and (got := file_sha256(part)) != sha256:
         part.unlink()
         raise MissingDataError(
             f"{url} gave a file with sha256 {got[:12]}..., not {sha256[:12]}...; it was removed, try again later"

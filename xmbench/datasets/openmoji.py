@@ -18,6 +18,8 @@ CARD = Card(
     licence="CC BY-SA 4.0 (see xmbench/datasets/openmoji_data/LICENSE.md)",
     citation="OpenMoji, the open-source emoji and icon project, HfG Schwaebisch Gmuend, openmoji.org",
     sizes={"train": 1254, "valid": 256, "test": 404},
+    widths={"image": 1280, "text": 384},
+    classes=9,
     parameters={"classes": "group: 9 groups; subgroup: the subgroups with 15 items or more; both: multi-hot over the two"},
 )
 

@@ -25,6 +25,8 @@ CARD = Card(
     citation="Rasiwasia et al., A New Approach to Cross-Modal Multimedia Retrieval, ACM Multimedia 2010; "
     "Costa Pereira et al., On the Role of Correlation and Abstraction in Cross-Modal Multimedia Retrieval, TPAMI 2014",
     sizes={"train": 2173, "valid": 231, "test": 462},
+    widths={"image": 128, "text": 10},
+    classes=10,
     parameters={
         "text": "lda: the released 10-d topic posteriors; minilm: 384-d sentence embeddings, from a local file",
         "split": "mrl: 2173 / 231 / 462, validation = first 231 test rows; svcl: 2173 / 693, validation = test",
