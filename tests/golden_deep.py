@@ -1,4 +1,4 @@
-"""What the fixtures of DSCMR, SDML and FGCrossNet hold, computed by our functions: generators of (name of an output, its value)."""
+"""What the fixtures of DSCMR, SDML and FGCrossNet hold, computed by our functions: generators of (output, its value)."""
 
 import re
 

@@ -234,10 +234,30 @@ def test_without_options_a_run_has_the_rates_and_seeds_of_the_manual(xmbench):
 LISTED = {
     "methods": {"mrl", "ce", "cca", "mcca", "pls"},
     "datasets": {"wikipedia", "openmoji", "synthetic"},
-    "noise": {"symmetric", "symmetric_exclusive", "asymmetric", "pair_flip", "mrl_kplus1", "mrl_0_9", "mrl_legacy", "file"},
+    "noise": {
+        "symmetric",
+        "symmetric_exclusive",
+        "asymmetric",
+        "pair_flip",
+        "mrl_kplus1",
+        "mrl_0_9",
+        "mrl_legacy",
+        "file",
+        "symmetric_multilabel",
+    },
     "metrics": {"map", "map@50", "map@50_min", "r@1", "r@5", "r@10", "medr", "meanr", "rsum"},
-    "specs": {"smoke", "ci", "reduced", "reference", "mrl_table1", "mrl_table3"},
-    "protocols": {"default", "noisy_valid"},
+    "specs": {
+        "smoke",
+        "ci",
+        "reduced",
+        "reference",
+        "label_noise",
+        "mrl_table1",
+        "mrl_table2",
+        "mrl_table3",
+        "labelwise_table1",
+    },
+    "protocols": {"default", "noisy_valid", "multilabel"},
 }
 
 

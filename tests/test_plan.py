@@ -8,7 +8,11 @@ import pytest
 import xmbench as xb
 from xmbench.noise import Noise, export_labels
 from xmbench.plan import cached_dataset, corruption_of, plan
+from xmbench.registry import find_method
+from xmbench.run import Settings
 from xmbench.spec import Spec, canonical, load_spec, shipped
+from xmbench.store import Store
+from xmbench.sweep import sweep, todo
 
 TINY = (("synthetic", "train", 60), ("synthetic", "valid", 30), ("synthetic", "test", 30))
 
@@ -76,16 +80,52 @@ def test_a_run_id_changes_with_each_part_of_the_noise(noise):
     assert replace(RUN, noise=noise).run_id != RUN.run_id
 
 
-@pytest.mark.parametrize("name", [name for name in shipped("spec") if name != "reduced"])
-def test_every_shipped_spec_can_be_planned(name):
-    grid = load_spec(name)
-    cells = plan(grid)
+SHIPPED = [name for name in shipped("spec") if name != "reduced"]
+TABLES = [name for name in SHIPPED if "_table" in name]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_spec_can_be_planned_on_synthetic_twins(name):
+    grid = load_spec(name).as_twins(100)
+    trials, cells = ([cell for cell in plan(grid) if bool(cell.run.trial) == trial] for trial in (True, False))
     assert len(cells) == len(grid.methods) * len(grid.datasets) * len(grid.rates) * len(grid.seeds)
-    assert len({cell.run.run_id for cell in cells}) == len(cells)
-    missing = {cell.run.dataset: cell.reason for cell in cells if cell.status == "skipped"}
-    assert {cell.status for cell in cells} <= {"ready", "skipped"}
-    if missing:
-        pytest.skip(f"planned without the keys of {missing}")
+    assert len({cell.run.run_id for cell in trials}) == len(trials)
+    assert {cell.status for cell in [*trials, *cells]} <= {"ready", "waiting"}
+    assert bool(trials) == bool(grid.tune)
+
+
+def small(grid):
+    """A spec at one rate and seed, on twins, each method with its smoke setting."""
+    methods = grid.implementations().values()
+    smoke = tuple((name, key, value) for name in methods for key, value in find_method(name).info.smoke.items())
+    twins = grid.as_twins(400)
+    return replace(twins, rates=(grid.rates[-1],), seeds=(0,), dataset_settings={}, settings=(*twins.settings, *smoke))
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_of_the_papers_runs_on_synthetic_twins(name, tmp_path):
+    grid = small(load_spec(name))
+    cells, store = plan(grid), Store(tmp_path)
+    outcome = sweep(todo(cells, store), store, Settings())
+    assert outcome.counts == {"ok": len(grid.methods) * len(grid.datasets)}, store.rows()["error"].dropna().tolist()
+    rows = store.rows()
+    wanted = {"micro_f1"} if name == "labelwise_table1" else {"map"}
+    for _, part in rows[(rows["split"] == "test") & rows["metric"].isin(wanted)].groupby("run_id"):
+        assert part["value"].between(0, 1).all()
+    assert rows[rows["metric"].isin(wanted)]["run_id"].nunique() == len(cells)
+
+
+def test_a_spec_without_twins_for_all_its_datasets_is_refused(monkeypatch):
+    monkeypatch.setattr("xmbench.spec.dataset_names", lambda: ["own"])
+    with pytest.raises(ValueError, match="no synthetic twin of synthetic_own"):
+        Spec(datasets=("own",)).as_twins(2)
+
+
+def test_a_method_of_one_class_per_item_does_not_run_on_several():
+    several = (("synthetic", "labels_per_item", 2.0),)
+    cells = {cell.run.method: cell for cell in plan(spec("ce", "cca", "dscmr", rates=(0.0,), settings=several))}
+    assert {name: cell.status for name, cell in cells.items()} == {"ce": "not_applicable", "cca": "ready", "dscmr": "ready"}
+    assert cells["ce"].reason == "ce reads one class per item, synthetic has items with several"
 
 
 def test_seeds_are_outermost_and_methods_innermost():

@@ -70,6 +70,8 @@ def run(method="ce", rate=0.0, seed=0, status="ok", **columns):
         "tuning": "none",
         "profile": "",
         "oracle": False,
+        "from_description": False,
+        "trial": None,
     } | columns
     return base | {"run_id": hashlib.sha256(json.dumps(base, sort_keys=True).encode()).hexdigest()[:16]}
 

@@ -143,8 +143,9 @@ def _planned(
 
 
 @lru_cache(maxsize=16)
-def _has_several_classes(dataset: Dataset) -> bool:
-    return any(m.labels is not None and bool((m.labels.sum(axis=1) > 1).any()) for m in dataset.train.modalities)
+def _has_several_classes(name: str, parameters: str) -> bool:
+    labels = [m.labels for m in cached_dataset(name, parameters).train.modalities]
+    return any(y is not None and bool((y.sum(axis=1) > 1).any()) for y in labels)
 
 
 def _points(spec: Spec, name: str, dataset: str) -> list[Candidate]:
@@ -175,7 +176,7 @@ def make_cell(run: Run, method: Method, *, spec: str = "", profile: str = "", ke
         dataset = cached_dataset(run.dataset, canonical(dict(run.dataset_parameters)))
     except FileNotFoundError as error:
         return Cell(run=run, needs=needs, fit_key="", score_key="", status="skipped", reason=str(error), **fixed)
-    if reason := _obstacle(method, needs, dataset):
+    if reason := _obstacle(method, needs, run, dataset):
         return Cell(run=run, needs=needs, fit_key="", score_key="", status="not_applicable", reason=reason, **fixed)
     fit_key = _fit_key(run, method, needs, dataset)
     score_key = fingerprint([fit_key, run.protocol.name, run.protocol.sha, _valid_sha(run, dataset)])
@@ -223,7 +224,7 @@ def _valid_sha(run: Run, dataset: Dataset) -> str:
     return split_sha(dataset.valid) if noisy is None else noisy.noise_sha
 
 
-def _obstacle(method: Method, needs: Needs, dataset: Dataset) -> str:
+def _obstacle(method: Method, needs: Needs, run: Run, dataset: Dataset) -> str:
     """Why the method cannot run on the dataset, or ""."""
     modalities = dataset.train.modalities
     limit = method.info.max_modalities
@@ -233,7 +234,11 @@ def _obstacle(method: Method, needs: Needs, dataset: Dataset) -> str:
         without = [m.name for m in modalities if getattr(m, need) is None]
         if without and (need == "vectors" or len(without) == len(modalities)):
             return f"{method.info.name} reads {need}, which {dataset.name} has not for {', '.join(without)}"
-    if "labels" in needs and not method.info.multi_label and _has_several_classes(dataset):
+    if (
+        "labels" in needs
+        and not method.info.multi_label
+        and _has_several_classes(run.dataset, canonical(dict(run.dataset_parameters)))
+    ):
         return f"{method.info.name} reads one class per item, {dataset.name} has items with several"
     if "pairs" in needs and dataset.train.pairs is None:
         return f"{method.info.name} reads pairs, which {dataset.name} has not"
