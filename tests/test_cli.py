@@ -25,7 +25,6 @@ from xmbench.datasets import dataset_card
 from xmbench.plan import cached_dataset
 from xmbench.registry import _METHODS
 from xmbench.store import COLUMNS, Store
-from xmbench.sweep import _deaf_children
 
 TINY = [f"--set=synthetic.{part}={n}" for part, n in {"train": 60, "valid": 30, "test": 30}.items()]
 RUN = ["run", "--dataset", "synthetic", "--jobs", "1", *TINY]
@@ -644,22 +643,22 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow):
     assert len(finished(tmp_path / "results")) == 4
 
 
-def test_processes_started_for_a_sweep_are_deaf_to_ctrl_c():
+DEAF = """
+import os, signal, subprocess, sys
+from xmbench.sweep import _deaf_children
+code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+try:
+    with _deaf_children():
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        print(child.stdout.strip(), flush=True)
+        os.kill(os.getpid(), signal.SIGINT)
+        print("still here", flush=True)
+except KeyboardInterrupt:
+    print("heard", signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+def test_processes_started_for_a_sweep_are_deaf_to_ctrl_c(python):
     """From their first instruction on: an interrupted import would print a traceback of its own."""
-    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    heard = []
-
-    def start():
-        with _deaf_children():
-            heard.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-            os.kill(os.getpid(), signal.SIGINT)
-            heard.append("still here")
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            start()
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert heard == ["True\n", "still here"]
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    done = python("-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)" + DEAF)
+    assert done.stdout.splitlines() == ["True", "still here", "heard False"], done.stderr

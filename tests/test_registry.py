@@ -9,7 +9,7 @@ import pytest
 
 from xmbench import Embedding, Method, build_method, method_names, register_method, registry
 from xmbench.datasets import dataset_card, dataset_names, dataset_parameters
-from xmbench.registry import closest, find_method, modules, parameters_of, source_sha, typed_parameters
+from xmbench.registry import _sha, closest, find_method, modules, parameters_of, source_sha, typed_parameters
 
 BUILT_IN = {"cca", "ce", "mcca", "mrl", "pls"}
 
@@ -169,6 +169,30 @@ def test_a_source_sha_is_that_of_the_file(tmp_path, monkeypatch):
         shas.append(source_sha(__import__("some_method").A))
     assert shas[0] == shas[1] != shas[2]
     assert len(shas[0]) == 16
+
+
+SOURCE = """
+@register_method("a", needs={"vectors"}, smoke={"dim": 2})
+class A:
+    dim: int = 3
+"""
+SAME = [
+    "# why\n" + SOURCE,
+    SOURCE.replace("class A:", "class A:  # why"),
+    SOURCE.replace("    dim", '    """What it is."""\n\n    dim'),
+    SOURCE.replace('smoke={"dim": 2}', 'search={"dim": [1, 2]}'),
+]
+OTHER = [SOURCE.replace("dim: int = 3", "dim: int = 4"), SOURCE.replace('"vectors"', '"pairs"')]
+
+
+def test_a_source_sha_leaves_out_what_cannot_change_a_number(tmp_path):
+    def sha(text):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.py"
+        path.write_text(text)
+        return _sha(path)
+
+    assert {sha(text) for text in SAME} == {sha(SOURCE)}
+    assert len({sha(text) for text in [SOURCE, *OTHER]}) == 3
 
 
 def test_defaults_are_read_off_the_dataclass():

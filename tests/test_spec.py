@@ -137,7 +137,7 @@ def test_a_profile_stands_below_the_specs_own_settings_and_touches_methods_in_th
     spec = Spec(methods=("mrl_rc",), variants={"mrl_rc": {"method": "mrl"}}, settings=(("mrl", "dim", 7),))
     small = spec.with_profile("reduced")
     assert small.profile == "reduced"
-    assert small.settings_of("mrl") == {"hidden": 1024, "dim": 7}
+    assert small.settings_of("mrl") == {"hidden": 1024, "dim": 7, "epochs": 30}
     assert {owner for owner, *_ in small.settings} == {"mrl"}, "ce takes no part"
     assert Spec(methods=("cca",)).with_profile("reduced").settings == ()
 

@@ -58,7 +58,7 @@ def refill(path, change):
 
 def test_the_columns_are_those_of_the_architecture_in_its_order():
     assert [name for name in COLUMNS if name in ARCHITECTURE] == ARCHITECTURE
-    further = set("score_key noise_seed implementation protocol_sha spec profile chance".split())
+    further = set("from_description score_key noise_seed implementation protocol_sha spec profile chance".split())
     assert set(COLUMNS) - set(ARCHITECTURE) == further
 
 

@@ -107,7 +107,7 @@ def run(
     at_a_time = jobs or default_jobs(threads or load_protocol(spec.protocol).threads)
     failed, trials_done = False, False
     while True:
-        cells = make_plan(spec, keep=grid["keep"], rows=store.rows())
+        cells = make_plan(spec, keep=grid["keep"], rows=store.rows() if spec.tune else None)
         if missing := next((cell for cell in cells if cell.status == "skipped" and not cell.fit_key), None):
             raise Stop(missing.reason, NO_DATA)
         if not dry_run:
@@ -191,8 +191,8 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
     from xmbench.store import Store
     from xmbench.sweep import todo
 
-    store = Store(grid["store"])
-    cells = make_plan(_spec(**grid), keep=grid["keep"], rows=store.rows())
+    spec, store = _spec(**grid), Store(grid["store"])
+    cells = make_plan(spec, keep=grid["keep"], rows=store.rows() if spec.tune else None)
     work = todo(cells, store, frozenset(rerun))
     done = {cell.run.run_id for cell in work.done}
     first = {group[0].run.run_id for group in work.groups}

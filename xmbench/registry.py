@@ -15,7 +15,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
@@ -187,6 +187,12 @@ def module_sha(name: str) -> str | None:
 
 
 def _sha(path: Path) -> str:
+    return _source_digest(path, path.stat().st_mtime_ns)
+
+
+@lru_cache
+def _source_digest(path: Path, changed: int) -> str:
+    """Digest of a source file as it was `changed` at."""
     content = path.read_text("utf-8")
     try:
         tree = ast.parse(content)
