@@ -377,6 +377,18 @@ def correlated(n=300, seed=0):
     return [latent @ rng.standard_normal((2, d)) + rng.standard_normal((n, d)) for d in (5, 4)]
 
 
+@pytest.mark.parametrize("name", ["cca", "mcca", "pls"])
+def test_a_dimension_above_the_rank_is_clipped_and_said_so(name, paired, caplog):
+    x, y = correlated()
+    split = paired({"image": x, "text": y})
+    method = plain(name, split, dim=9, **({"energy": 1.0} if name == "mcca" else {}))
+    assert method.embed(split.modalities[0]).values.shape == (300, 4)
+    assert f"{name}.dim is 9, but" in caplog.text and "has 4: 4 is used" in caplog.text
+    caplog.clear()
+    plain(name, split, dim=3)
+    assert caplog.text == ""
+
+
 @pytest.mark.parametrize("ridge", [1e-9, 0.5])
 def test_cca_finds_planted_correlations(paired, ridge):
     h, planted = hadamard(5), np.array([0.8, 0.3])

@@ -41,4 +41,15 @@ def test_commands_are_understood(command):
 
 
 def test_there_are_commands():
-    assert len(COMMANDS) >= 6
+    assert len(COMMANDS) >= 8
+
+
+def test_fidelity_has_a_row_for_every_method_and_names_tests_that_exist():
+    text, names = (ROOT / "docs" / "fidelity.md").read_text("utf-8"), registry.modules("baselines", "none")
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(names)
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("*.py"))
+    named = re.findall(r"`(test_\w+?)(?:_?\*)?`", text)
+    assert len(named) > 30
+    assert [name for name in named if f"def {name}" not in tests and not (ROOT / "tests" / f"{name}.py").exists()] == []
+    described = {name for name in names if registry.find_method(name).info.from_description}
+    assert described == set(re.findall(r"^\| `(\w+)` \| \*\*description\*\*", text, re.MULTILINE))
