@@ -24,7 +24,7 @@ demo: $(installed) ## a small sweep on the embedded dataset, and its report
 
 test: check ## lint, types, tests, and the regression check against results/reference/ci.parquet
 	$(bin)/python -m pytest -n $(WORKERS) --dist loadfile
-	$(bin)/xmbench check --against results/reference/ci.parquet
+	$(bin)/xmbench check --against results/reference/ci.parquet --jobs $(WORKERS)
 
 check: $(installed) ## lint, format and types
 	$(bin)/ruff check .
