@@ -126,7 +126,7 @@ class AdversarialNetworks(nn.Module):
 @register_method(
     "acmr",
     needs={"vectors", "labels", "pairs"},
-    search={"adversary": [0.01, 0.1, 1.0], "lr": [1e-4, 3e-4, 1e-3, 3e-3]},
+    search={"adversary": [0.01, 0.1, 1.0], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "epochs": 16, "lr": 3e-3},
 )
 @dataclass(kw_only=True)

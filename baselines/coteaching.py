@@ -57,7 +57,7 @@ def peer_loss(losses: Tensor, chosen: Tensor) -> Tensor:
 @register_method(
     "coteaching",
     needs={"vectors", "labels"},
-    search={"forget_rate": [0.2, 0.4, 0.6], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4]},
+    search={"forget_rate": [0.2, 0.4], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -38,7 +38,7 @@ from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_po
 @register_method(
     "dcca",
     needs={"vectors", "pairs"},
-    search={"dim": [10, 20, 50], "lr": [1e-4, 1e-3], "ridge": [1e-3, 1e-1]},
+    search={"dim": [10, 20], "ridge": [1e-3, 1e-1], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 10, "epochs": 20, "batch_size": 200},
 )
 @dataclass(kw_only=True)

@@ -39,7 +39,7 @@ def reconstruction_error(outputs: Tensor, targets: Tensor) -> Tensor:
 @register_method(
     "dccae",
     needs={"vectors", "pairs"},
-    search={"dim": [10, 20, 50], "reconstruction": [1e-4, 1e-3, 1e-2, 1e-1]},
+    search={"dim": [10, 20], "reconstruction": [1e-4, 1e-2], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 10, "epochs": 20, "batch_size": 200},
 )
 @dataclass(kw_only=True)

@@ -32,7 +32,7 @@ from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_po
     "deep_sm",
     needs={"vectors", "labels"},
     from_description=True,
-    search={"lr": [3e-5, 1e-4, 3e-4, 1e-3], "batch_size": [50, 100, 200]},
+    search={"lr": [3e-5, 1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -85,7 +85,7 @@ class SharedNetworks(nn.Module):
     "dscmr",
     needs={"vectors", "labels", "pairs"},
     multi_label=True,
-    search={"alpha": [1e-3, 1e-1], "beta": [1e-2, 1e-1, 1.0], "lr": [1e-4, 1e-3]},
+    search={"alpha": [1e-3, 1e-1], "beta": [1e-1, 1.0], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

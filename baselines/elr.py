@@ -60,7 +60,7 @@ def ensembled(targets: Tensor, logits: Tensor, beta: float) -> Tensor:
 @register_method(
     "elr",
     needs={"vectors", "labels"},
-    search={"weight": [1.0, 3.0, 7.0], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4]},
+    search={"weight": [3.0, 7.0], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -131,7 +131,7 @@ class SharedNetwork(nn.Module):
 @register_method(
     "fgcrossnet",
     needs={"vectors", "labels"},
-    search={"lr": [3e-5, 1e-4, 3e-4, 1e-3], "ranking_weight": [0.01, 0.1, 1.0]},
+    search={"ranking_weight": [0.01, 0.1, 1.0], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3, "ranking_share": 1 / 3},
 )
 @dataclass(kw_only=True)

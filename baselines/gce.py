@@ -47,7 +47,7 @@ def generalised_cross_entropy(logits: Tensor, labels: Tensor, q: float) -> Tenso
 @register_method(
     "gce",
     needs={"vectors", "labels"},
-    search={"q": [0.3, 0.7, 1.0], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4]},
+    search={"q": [0.3, 0.7], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -148,7 +148,7 @@ class SharingNetworks(nn.Module):
     retrieval=lambda p: p.variant != "independent",
     multi_label=True,
     from_description=True,
-    search={"mask_weight": [0.001, 0.01, 0.1, 1.0, 10.0], "lr": [1e-4, 3e-4]},
+    search={"mask_weight": [0.001, 0.01, 0.1, 1.0], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"layers": 1, "heads": 2, "hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -62,7 +62,7 @@ def multimodal_contrastive(embeddings: Tensor, tau: float) -> Tensor:
 @register_method(
     "mrl",
     needs=lambda p: {"vectors"} | ({"labels"} if p.beta > 0 else set()) | ({"pairs"} if p.beta < 1 else set()),
-    search={"beta": [0.5, 0.7, 0.85, 0.95], "lr": [3e-5, 1e-4, 3e-4]},
+    search={"beta": [0.5, 0.7, 0.85, 0.95], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -50,7 +50,7 @@ def symmetric_cross_entropy(logits: Tensor, labels: Tensor, alpha: float, beta: 
 @register_method(
     "sce",
     needs={"vectors", "labels"},
-    search={"alpha": [0.01, 0.1, 1.0], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4]},
+    search={"alpha": [0.1, 1.0], "tau": [1.0, 0.1], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -85,10 +85,7 @@ class LabelAutoencoders(nn.Module):
 @register_method(
     "sdml",
     needs={"vectors", "labels"},
-    search={
-        "alpha": [0.1, 0.5, 0.9],
-        "lr": [1e-4, 2e-4, 1e-3],
-    },
+    search={"alpha": [0.1, 0.5, 0.9], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

@@ -94,7 +94,7 @@ def balanced_spectrum(outputs: Tensor, weights: Tensor, ridge: float, n_values: 
     needs={"vectors", "labels", "pairs"},
     multi_label=True,
     from_description=True,
-    search={"ridge": [1e-3, 1e-2, 1e-1], "eta": [0.1, 1.0], "lr": [1e-4, 1e-3]},
+    search={"ridge": [1e-2, 1e-1], "eta": [0.1, 1.0], "lr": [1e-4, 3e-4, 1e-3]},
     smoke={"hidden": 64, "dim": 32, "epochs": 12, "batch_size": 128, "lr": 1e-3},
 )
 @dataclass(kw_only=True)

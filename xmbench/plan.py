@@ -13,7 +13,7 @@ from xmbench.method import Method, Needs
 from xmbench.noise import SCHEMES, Corruption, Noise, corrupt
 from xmbench.registry import closest, find_method, parameters_of, source_sha, typed_parameters, typed_value
 from xmbench.spec import Protocol, Spec, canonical, load_protocol
-from xmbench.tuning import RATE, SEED, UNTUNED, Candidate, best, candidates, validation_scores
+from xmbench.tuning import RATE, SEED, UNTUNED, Candidate, best, candidates, searched, validation_scores
 from xmbench.types import FEATURES, Dataset, fingerprint, split_sha
 
 
@@ -25,7 +25,7 @@ class Run:
         method: the name it goes by in tables: a registered method or a spec's variant of one.
         implementation: the registered method.
         parameters: every hyper-parameter with its value.
-        tuning: the rule by which they were chosen, or "none".
+        tuning: the rule by which they were chosen and the parameters that it chose, or "none".
         trial: number of the point in the search space, where the run is a trial; "" for a run that counts.
     """
 
@@ -45,6 +45,7 @@ class Run:
         """First 16 hex digits of the sha256 of the run's canonical JSON."""
         noise = {**vars(self.noise), "options": dict(self.noise.options)}
         content = {**vars(self), "noise": noise, "protocol": [self.protocol.name, self.protocol.sha]}
+        content["trial"] = bool(self.trial)  # its number is no part of what is done
         if self.tuning == UNTUNED:
             del content["tuning"], content["trial"]
         return fingerprint([canonical(content)])
@@ -124,6 +125,7 @@ def _planned(
 ) -> Cell:
     """The cell of one run of a spec; `outcome` is the status and reason of one whose parameters could not be chosen."""
     method, rule = point.method, spec.rule_of(name)
+    _, fixed = _configured(spec, name, dataset)
     run = Run(
         dataset=dataset,
         dataset_parameters=dataset_parameters(dataset, spec.settings_of(dataset)),
@@ -133,7 +135,7 @@ def _planned(
         parameters={key: getattr(method, key) for key in parameters_of(type(method))},
         seed=seed,
         protocol=protocol,
-        tuning=UNTUNED if rule is None else str(rule),
+        tuning=UNTUNED if rule is None else f"{rule} over {', '.join(searched(method.info.name, fixed)) or 'nothing'}",
         trial=trial,
     )
     kept = keep == "all" or (keep == "first" and seed == (SEED if trial else spec.seeds[0]))

@@ -1,12 +1,13 @@
 """Hyper-parameters chosen by validation: which points of a method's search space are tried, and which of them is taken.
 
-One rule for all methods: the same number of points at most, tried at one noise rate and one seed, chosen by the validation
-score that also chooses epochs. The test split is never looked at.
+One rule for all methods: the same number of points at most, tried at one noise rate and one seed, chosen by the mean validation
+MAP of all directions. Trials are measured like any run, but their test rows play no part in the choice and enter no table.
 """
 
 import itertools
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -59,24 +60,42 @@ class Candidate:
 
 
 def candidates(registered: str, rule: Rule | None, fixed: Mapping[str, Any]) -> list[Candidate]:
-    """The points that a rule tries, in the order of the grid; one where the method is not tuned or declares no space.
-
-    Random points are drawn without replacement, by the method's name alone: fewer are a subset of more.
+    """The points that a rule tries; one where the method is not tuned or declares no space.
 
     Args:
         registered: name of the method.
         rule: None for the method as it is.
         fixed: parameters that were set: they are not searched.
     """
-    space = build_method(registered, **fixed).info.search if rule is not None else {}
-    free = {name: values for name, values in space.items() if name not in fixed}
-    if rule is None or not free:
+    space = searched(registered, fixed) if rule is not None else {}
+    if rule is None or not space:
         return [Candidate("", build_method(registered, **fixed))]
-    grid = [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
-    chosen = list(range(len(grid)))
-    if rule.n_points is not None:
-        chosen = sorted(stream("tuning", registered).permutation(len(grid))[: rule.n_points])
+    grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+    chosen = range(len(grid)) if rule.n_points is None else _spread(grid, rule.n_points, registered)
     return [Candidate(str(number), build_method(registered, **fixed, **grid[number])) for number in chosen]
+
+
+def searched(registered: str, fixed: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The search space of a method without the parameters that are set."""
+    space = build_method(registered, **fixed).info.search
+    return {name: values for name, values in space.items() if name not in fixed}
+
+
+def _spread(grid: list[dict[str, Any]], n_points: int, registered: str) -> list[int]:
+    """Numbers of random points without replacement, every value of every parameter about as often as any other.
+
+    Each next point is the one, first in a random order drawn by the method's name, whose values were taken least often so
+    far: fewer points are a subset of more.
+    """
+    left = [int(number) for number in stream("tuning", registered).permutation(len(grid))]
+    taken: Counter[tuple[str, Any]] = Counter()
+    chosen: list[int] = []
+    while left and len(chosen) < n_points:
+        number = min(left, key=lambda number: sum(taken[item] for item in grid[number].items()))  # the first of equal ones
+        left.remove(number)
+        taken.update(grid[number].items())
+        chosen.append(number)
+    return sorted(chosen)
 
 
 def validation_scores(rows: pd.DataFrame) -> dict[str, float]:

@@ -189,7 +189,7 @@ def _normalised(rows: pd.DataFrame) -> pd.DataFrame:
 def _tuned(tuning: str | None) -> str:
     if tuning in (None, "", "none"):
         return ""
-    return "tuned per rate" if str(tuning).endswith("per rate") else "tuned"
+    return "tuned per rate" if " per rate over " in str(tuning) else "tuned"
 
 
 def _stem(what: dict[str, str]) -> str:
