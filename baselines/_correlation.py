@@ -1,4 +1,4 @@
-"""What deep CCA and its autoencoder share: the correlation loss, and networks that end in a linear CCA of their outputs."""
+"""The correlation loss of deep CCA and its autoencoder, their networks, which end in a linear CCA, and its whitening."""
 
 import math
 from collections.abc import Callable
@@ -14,15 +14,6 @@ from xmbench import PairedSet
 
 _BLOCK = 4096  # pairs that are embedded at once
 _LEAST_CORRELATION = 1e-6  # directions below it are rounding errors of outputs that do not fill the space
-
-
-def even_batch_size(n_items: int, least: int) -> int:
-    """Size of the batches that n_items are dealt into evenly, `least` or more each: a short one tells no covariance.
-
-    >>> even_batch_size(2173, 800), even_batch_size(300, 800)
-    (1087, 300)
-    """
-    return math.ceil(n_items / max(1, n_items // least))
 
 
 def whitened(cross: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -72,7 +63,7 @@ class View(nn.Module):
     def __init__(self, vectors: np.ndarray, hidden: int, dim: int) -> None:
         super().__init__()
         mean, deviation = vectors.mean(axis=0, dtype=np.float64), vectors.std(axis=0, dtype=np.float64)
-        deviation[deviation <= 1e-6 * deviation.max()] = 1.0  # constant features stay 0
+        deviation[np.ptp(vectors, axis=0) == 0] = 1.0  # constant features stay 0
         self.register_buffer("mean", torch.from_numpy(mean).float())
         self.register_buffer("scale", torch.from_numpy(1.0 / deviation).float())
         self.register_buffer("offset", torch.zeros(dim))

@@ -20,7 +20,7 @@ from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_po
     "cca",
     needs={"vectors", "pairs"},
     max_modalities=2,
-    search={"dim": [8, 32, 128], "ridge": [0.01, 0.1], "power": [0.0, 1.0]},
+    search={"dim": [8, 32, 128], "ridge": [0.001, 0.01, 0.1, 1.0]},
     smoke={"dim": 8},
 )
 @dataclass(kw_only=True)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from baselines._backbones import descend, input_of, trunk
-from baselines._correlation import CorrelationNetworks, correlation_loss, even_batch_size
+from baselines._correlation import CorrelationNetworks, correlation_loss
 from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, clipped, register_method
 
 
@@ -73,11 +73,10 @@ class DCCAE(Method):
         def vectors(pairs: np.ndarray) -> dict[str, Tensor]:
             return {d.name: d.vectors[rows] for d, rows in zip(data, together[pairs].T, strict=True)}
 
-        size = even_batch_size(len(together), self.batch_size)
         state = {"nets": self.nets_, "decoders": self.decoders_, "optimiser": optimiser}
         for _ in context.epochs(self.epochs, state=state):
             losses = []
-            for batch in context.batches(len(together), size):
+            for batch in context.batches(len(together), self.batch_size, even=True):
                 losses.append(descend(self.loss(vectors(batch)), optimiser))
             self.nets_.fit_linear(vectors, len(together), self.ridge)
             context.end_epoch(loss=torch.stack(losses).mean())

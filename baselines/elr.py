@@ -20,8 +20,8 @@ Where this differs, and which side we take (checked against shengliu66/ELR, ELR/
 - Trunks, shared prototypes, optimiser and schedule are those of MRL (Hu et al., CVPR 2021), of which `ce` is the plain
   version: that the loss is applied to the cosines with the prototypes is our choice, as is the temperature. tau = 1, the
   default, is MRL's setting, at which p_y is .23 where z lies on its own of 10 orthogonal prototypes; p and t stay close to
-  uniform and the second term's gradient is a tenth of the first's at most, so that the method comes near `ce`. A smaller tau,
-  in the search space, lets p reach from 0 to 1 as the paper has it.
+  uniform and the second term's gradient is about a tenth of the first's at lambda = 3: the method comes near `ce`.
+  A smaller tau, in the search space, lets p reach from 0 to 1 as the paper has it.
 - lambda = 3, beta = .7 are the paper's for CIFAR-10 (7 and .9 for CIFAR-100).
 - Every modality has targets of its own: its labels are wrong on their own. A shorter modality is repeated within an epoch, and
   its targets move in every batch that holds them.

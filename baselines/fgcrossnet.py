@@ -16,8 +16,8 @@ Where this differs, and which side we take (checked against PKU-ICST-MIPL/FGCros
 CenterLoss.forward and rankingloss.py ranking_loss):
 - The network: a ResNet-50 on pixels, there for every modality alike. Features are fixed here, so that each modality has an
   adapter d -> hidden of its own, and trunk and logits are shared.
-- Optimiser: SGD with a falling rate there, Adam here. The code multiplies the centres' gradient by 1/1e-3; Adam does not
-  notice such a factor, and we leave it out.
+- Optimiser: SGD with a falling rate there, Adam here. The code multiplies the centres' gradient by 1/1e-3; to
+  Adam a factor means nothing, and it is left out: a centre moves by the learning rate in a step.
 - The hinge: the code clips the sum of both parts at 0, the paper each part; `joint` chooses, the code's way by default.
 - The quadruplets: the code takes all of a batch of 16, a mask of 16^4 entries. `quadruplet_loss` is that; training draws
   `quadruplets` of them uniformly: the mean of those above 0 has the same expectation wherever one is drawn.

@@ -3,7 +3,7 @@
 Abhishek Sharma, Abhishek Kumar, Hal Daume III, David W. Jacobs, "Generalized Multiview Analysis: A Discriminative Latent
 Space", CVPR 2012. With mu_v = 1,
 
-    max_w sum_v w_v' A_v w_v + 2 alpha sum_{v < u} w_v' Z_v' Z_u w_u   s.t.  sum_v gamma_v w_v' (B_v + r I) w_v = 1
+    max_w sum_v w_v' A_v w_v + 2 alpha sum_{v < u} w_v' Z_v' Z_u w_u   s.t.  sum_v w_v' (gamma_v B_v + r I) w_v = 1
 
     criterion "lda" (GMLDA): A_v between-class, B_v within-class scatter of modality v
     criterion "mfa" (GMMFA; Yan et al., "Graph embedding and extensions", TPAMI 2007): A_v = X_v' L_p X_v, B_v = X_v' L_c X_v;
@@ -19,7 +19,9 @@ Where this differs, and which side we take (checked against the released MATLAB 
 - Class means are weighted by the root of their class' size, so that alpha = 1 weighs the alignment like A_v in both forms and
   a class that one modality lacks takes no part. The code's are not.
 - Penalty graph: k_2 pairs per class, as in the MFA paper; the code takes the k_2 shortest of all classes together.
-- The code's callers pass the row numbers as labels to GMMFA, and add the ridge twice; ours reads the labels and adds it once.
+- The code's callers pass the row numbers as labels to GMMFA, and some of its paths add the ridge twice; ours reads the labels
+  and adds it once.
+- alpha = 10 is the package's default, there for class means; k_1 = 5 and k_2 = 20 are its function's, k_2 there in total.
 - gamma_v balances the traces of B_v as in the code. Each modality is centred, reduced to the components that hold `energy` of
   its variance (the code: 0.95), and scaled to the same mean variance, without which A_v would weigh by the units of measure.
 - The ridge is relative to the mean of B's diagonal (the code: 1e-6, absolute).
@@ -109,6 +111,8 @@ class GMA(Method):
 
     def __post_init__(self) -> None:
         check_positive(self, "ridge", "energy", "k_within", "k_between", *(["dim"] if self.dim is not None else []))
+        if self.energy > 1:
+            raise ValueError(f"gma.energy must lie in (0, 1], got {self.energy}")
         if not self.alpha >= 0:
             raise ValueError(f"gma.alpha must be 0 or more, got {self.alpha}")
 

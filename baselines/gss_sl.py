@@ -2,8 +2,8 @@
 
 Liang Zhang, Bingpeng Ma, Guorong Li, Qingming Huang, Qi Tian, "Generalized Semi-supervised and Structured Subspace Learning for
 Cross-Modal Retrieval", TMM 2018. Every modality is mapped into the space of labels; a graph carries labels to unlabelled
-items; a structured norm selects features. Neither code nor the paper's text could be had. The objective is reconstructed from
-what others say of it, for each modality of n items, x centred and scaled to a mean variance of one:
+items; a structured norm selects features. Neither code nor the paper's text could be had. The form of the objective is ours,
+from that description, for each modality of n items, x centred and scaled to a mean variance of one:
 
     min_{U, b, F}  |X U + 1 b' - F|_F^2 + lambda_1 n |U|_{2,1} + lambda_2 tr(F' L F)   s.t. labelled rows of F are the labels
     |U|_{2,1} = sum_i |u_i|,  u_i the row of feature i;   L = D - S of the symmetric k nearest neighbours;   embed(x) = x U

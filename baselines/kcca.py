@@ -95,7 +95,7 @@ class KCCA(Method):
     kernel: Literal["rbf", "linear"] = "rbf"
     width: float = 1.0  # s of the rbf kernel, as a share of the median distance
     kappa: float = 0.01  # kappa, as a share of the kernel's trace
-    landmarks: int = 2000  # most landmarks
+    landmarks: int = 2500  # most landmarks
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "width", "kappa", "landmarks")

@@ -13,7 +13,8 @@ Variants: "shared" is the above; "consistency" adds eta times a pairwise label-l
 them, on the pooled tokens (the paper's Ours+Con); "independent" has an encoder and a classifier per modality, hence class
 scores and no common space.
 
-Noise: none is assumed, and no part is robust. An item without any label counts as unlabelled: it enters L_mask alone.
+Noise: none is assumed, and no part is robust. An item without any label counts as unlabelled: it enters L_mask alone
+(and, in the variant "consistency", shares no class with any).
 
 This is a re-implementation from a description: of the paper only the supplement was at hand. From it: a shared encoder of 6
 layers and 8 heads, at most 150 tokens, batch 64, Adam 1e-4, dropout .1, at most 45 epochs, lambda .1 (.01 for COCO), eta .1,

@@ -37,6 +37,8 @@ class MCCA(Method):
 
     def __post_init__(self) -> None:
         check_positive(self, "dim", "energy", "max_components")
+        if self.energy > 1:
+            raise ValueError(f"mcca.energy must lie in (0, 1], got {self.energy}")
         if not 0 <= self.ridge <= 1:
             raise ValueError(f"ridge must lie in [0, 1], got {self.ridge}")
 

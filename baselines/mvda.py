@@ -42,6 +42,8 @@ class MvDA(Method):
 
     def __post_init__(self) -> None:
         check_positive(self, "ridge", "energy", *(["dim"] if self.dim is not None else []))
+        if self.energy > 1:
+            raise ValueError(f"mvda.energy must lie in (0, 1], got {self.energy}")
 
     def fit(self, train: PairedSet, context: FitContext) -> None:
         data = reduced(train, self.energy)

@@ -17,6 +17,7 @@ Where this differs, and which side we take (checked against the released MATLAB 
   paper penalises the plain sum.
 - Class counts per modality, centring, reduction, scale and ridge are those of this project's MvDA. The scale matters here:
   coefficients can only agree between modalities of the same variance.
+- lambda = 1 and the share of variance kept, .99, are ours.
 - The scatters are taken over all items, the penalty over the pairs: with several captions an image counts once per caption.
 """
 
@@ -61,6 +62,8 @@ class MvDAVC(Method):
 
     def __post_init__(self) -> None:
         check_positive(self, "ridge", "energy", *(["dim"] if self.dim is not None else []))
+        if self.energy > 1:
+            raise ValueError(f"mvda_vc.energy must lie in (0, 1], got {self.energy}")
         if not self.weight >= 0:
             raise ValueError(f"mvda_vc.weight must be 0 or more, got {self.weight}")
 

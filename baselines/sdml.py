@@ -15,7 +15,7 @@ reconstruction is the only term that labels cannot mislead.
 Where this differs, and which side we take (checked against penghu-cs/SDML, SDML.py Solver.train_view and model.py):
 - The code scales the decoder's output to unit length, though the features are raw: only their direction can be learnt. We
   follow the code; `unit_reconstruction=False` leaves the output as it is.
-- Code and paper select by validation label loss, each modality its own epoch. Here the harness selects one epoch for all, by
+- The code selects by validation label loss, each modality its own epoch. Here the harness selects one epoch for all, by
   validation MAP. To that end the modalities are trained in lock-step, on batches of their own; their losses share no weight.
 - The last, short batch of an epoch is kept, the code drops it. Where modalities have unequal numbers of items, the smaller
   ones repeat theirs within an epoch.

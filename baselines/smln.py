@@ -21,7 +21,8 @@ Where this is our choice:
 - h is the logarithm: as d log(lambda) = d lambda / lambda, every direction is pressed in proportion to itself. It is what the
   same first author's MAN does with the largest K - 1 eigenvalues and a ridge. The figure's sum runs over all L; labels tell
   only K - 1 directions apart, and with all L in the sum retrieval came out worse in our trials.
-- W counts an item as its own instance, so that S_b has no negative part but for the neighbours; S_w does not see it.
+- W counts an item as its own instance, so that S_b has no negative part but for the neighbours where items have one class
+  each; S_w does not see it.
 - The eigenvalues are those of L^-1 S_b L^-T with L L' = S_w: their gradient needs no eigenvector but for the outer products.
 - The networks are SDML's, the trunk d -> 1024 -> 1024 -> L with unit outputs: the criterion knows Y up to any invertible map,
   the cosine does not, and the sphere fixes the scale that the ridge refers to.
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from baselines._backbones import descend, input_of, trunk
-from baselines._correlation import even_batch_size, whitened
+from baselines._correlation import whitened
 from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive, register_method
 
 
@@ -122,10 +123,9 @@ class SMLN(Method):
         data = context.tensors(train)
         together = train.rows_together()
         n_values = max(1, min(self.dim, train.n_classes - 1))
-        size = even_batch_size(len(together), self.batch_size)
         for _ in context.epochs(self.epochs, state={"nets": self.nets_, "optimiser": optimiser}):
             losses = []
-            for batch in context.batches(len(together), size):
+            for batch in context.batches(len(together), self.batch_size, even=True):
                 rows = list(zip(data, together[batch].T, strict=True))
                 vectors = {d.name: d.vectors[r] for d, r in rows}
                 weights = self.weights(list(vectors.values()), torch.stack([d.labels[r] for d, r in rows]).float())

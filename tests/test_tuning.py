@@ -109,7 +109,7 @@ def test_per_rate_each_rate_has_its_own_choice():
     assert [c.run.noise.rate for c in trials] == [0.0] * len(VALUES) + [0.4] * len(VALUES)
     rows = rows_of(trials, [*np.eye(6)[0], *np.eye(6)[3]])
     chosen = {(c.run.noise.rate, c.run.parameters["dim"], c.run.tuning) for c in split(plan(grid, rows=rows))[1]}
-    assert chosen == {(0.0, VALUES[0], "grid per rate"), (0.4, VALUES[3], "grid per rate")}
+    assert chosen == {(0.0, VALUES[0], "grid per rate over dim"), (0.4, VALUES[3], "grid per rate over dim")}
 
 
 def test_failed_trials_are_passed_over_and_where_all_failed_the_runs_say_so():
@@ -171,7 +171,7 @@ def test_no_table_mixes_tuned_and_default_and_none_shows_a_trial(tuned, tmp_path
     assert sorted(both["method"].unique()) == ["cca", "pls"]
     text = files["synthetic_symmetric_tuned_map.md"].read_text()
     assert "hyper-parameters tuned" in text
-    assert "grid: pls; random:2: cca" in text
+    assert "grid over dim: pls; random:2 over dim, ridge: cca" in text
     listed = pd.read_csv(files["synthetic_symmetric_tuned_trials.csv"])
     assert len(listed) == len(trials)
     assert listed.groupby("method")["chosen"].sum().to_dict() == {"cca": 1, "pls": 1}

@@ -275,17 +275,21 @@ class FitContext:
         self.records = {key: value.numpy() for key, value in resumed["records"].items()}
         return resumed["stage_epoch"] + 1, stage
 
-    def batches(self, n_items: int, batch_size: int) -> Iterator[NDArray[np.int64]]:
-        """Row numbers 0..n_items-1 in a new random order, `batch_size` at a time; the last, short batch is kept."""
+    def batches(self, n_items: int, batch_size: int, *, even: bool = False) -> Iterator[NDArray[np.int64]]:
+        """Row numbers 0..n_items-1 in a new random order, `batch_size` at a time; the last, short batch is kept.
+
+        With `even` there is no short one: the rows are dealt into as many batches of `batch_size` or more as there can be,
+        whose sizes differ by one at most, or into a single smaller one.
+        """
         order = self.generator("batches", self._batch_calls).permutation(n_items)
         self._batch_calls += 1
+        cuts = np.arange(batch_size, n_items, batch_size)
+        parts = np.array_split(order, max(1, n_items // batch_size) if even else cuts)
         started = time.perf_counter()
-        n_batches = math.ceil(n_items / batch_size)
-        for number in range(n_batches + 1):
-            if self._time_batches is not None and number == min(self._time_batches, n_batches):
-                raise FitStopped((time.perf_counter() - started) / number * n_batches * (self._stage_end + 1))
-            if number < n_batches:
-                yield order[number * batch_size : (number + 1) * batch_size]
+        for number, part in enumerate(parts):
+            yield part
+            if self._time_batches is not None and number + 1 == min(self._time_batches, len(parts)):
+                raise FitStopped((time.perf_counter() - started) / (number + 1) * len(parts) * (self._stage_end + 1))
 
     def end_epoch(self, *, loss: "float | torch.Tensor", selectable: bool = True) -> None:
         """Close an epoch: write its loss into the history, validate, and keep the state where it is strictly better.
