@@ -71,6 +71,7 @@ def run(method="ce", rate=0.0, seed=0, status="ok", **columns):
         "profile": "",
         "oracle": False,
         "from_description": False,
+        "n_networks": 1,
         "trial": None,
     } | columns
     return base | {"run_id": hashlib.sha256(json.dumps(base, sort_keys=True).encode()).hexdigest()[:16]}

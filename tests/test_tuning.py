@@ -36,9 +36,10 @@ def rows_of(cells, values, **changes):
     row = {"selection": "best_valid", "network": "mean", "direction": "mean", "metric": "map", "status": "ok", **changes}
     rows = []
     for cell, value in zip(cells, values, strict=True):
-        rows += [{**row, "run_id": cell.run.run_id, "split": "valid", "value": value}]
-        rows += [{**row, "run_id": cell.run.run_id, "split": "test", "value": -value}]
-        rows += [{**row, "run_id": cell.run.run_id, "split": "valid", "selection": "last", "value": -value}]
+        own = {**row, "run_id": cell.run.run_id, "implementation": "pls", "score_key": cell.score_key, "source_sha": "x"}
+        rows += [{**own, "split": "valid", "value": value}]
+        rows += [{**own, "split": "test", "value": -value}]
+        rows += [{**own, "split": "valid", "selection": "last", "value": -value}]
     return pd.DataFrame(rows)
 
 
@@ -59,11 +60,17 @@ def test_a_larger_space_or_an_unknown_parameter_is_refused():
             register_method("pls", needs={"vectors"}, search=search)(find_method("pls"))
 
 
-def test_random_points_are_part_of_the_grid_and_fewer_are_part_of_more():
-    numbers = {n: [p.number for p in candidates("cca", Rule.parse(f"random:{n}"), {})] for n in (1, 4, 99)}
+def test_random_points_are_part_of_the_grid_fewer_are_part_of_more_and_all_values_are_tried_alike():
+    numbers = {n: [p.number for p in candidates("gce", Rule.parse(f"random:{n}"), {})] for n in (1, 4, 99)}
     assert len(numbers[4]) == 4
     assert set(numbers[1]) < set(numbers[4]) < set(numbers[99])
-    assert numbers[99] == [p.number for p in candidates("cca", Rule.parse("grid"), {})]
+    assert numbers[99] == [p.number for p in candidates("gce", Rule.parse("grid"), {})]
+    for name in method_names():
+        space = find_method(name).info.search
+        points = [p.method for p in candidates(name, Rule.parse("random:4"), {})]
+        for key, values in space.items():
+            counts = sorted(sum(getattr(point, key) == value for point in points) for value in values)
+            assert counts[-1] - counts[0] <= 1, (name, key)
 
 
 def test_what_is_set_is_not_searched():
@@ -127,6 +134,9 @@ def test_pair_data_are_chosen_by_rsum_and_classifiers_by_micro_f1():
     for metric in ("rsum", "map"):
         scores = validation_scores(rows_of(trials[:2], [0.1, 0.5], metric=metric))
         assert scores == {trials[0].run.run_id: 0.1, trials[1].run.run_id: 0.5}
+    together = pd.concat([rows_of(trials[:1], [0.3]), rows_of(trials[:1], [250.0], metric="rsum")])
+    assert validation_scores(together) == {trials[0].run.run_id: 0.3}
+    assert validation_scores(together, "rsum") == {trials[0].run.run_id: 250.0}
     both = pd.concat([rows_of(trials[:1], [v], metric="micro_f1", direction=d) for v, d in ((0.2, "image"), (0.6, "text"))])
     assert validation_scores(both) == {trials[0].run.run_id: pytest.approx(0.4)}
 
@@ -183,7 +193,8 @@ def test_a_spec_says_which_methods_are_tuned_how(tmp_path):
     path = tmp_path / "own.toml"
     head = 'methods = ["pls", "cca", "mrl"]\ndatasets = ["synthetic"]\n'
     path.write_text(head + '[tune]\n"random:4" = "all"\ngrid = ["cca"]\n')
-    assert load_spec(str(path)).tune == {"pls": "random:4", "cca": "grid", "mrl": "random:4"}
+    grid = load_spec(str(path)).narrowed(methods=("cca", "mrl", "ce"))
+    assert [str(grid.rule_of(name)) for name in grid.methods] == ["grid", "random:4", "random:4"], "one added later too"
     for tune, message in (
         ('grid = ["ce"]', "no method of spec"),
         ('often = ["cca"]', "tuning must be grid"),
@@ -192,3 +203,131 @@ def test_a_spec_says_which_methods_are_tuned_how(tmp_path):
         path.write_text(f"{head}[tune]\n{tune}\n")
         with pytest.raises((ValueError, LookupError), match=message):
             load_spec(str(path))
+
+
+def test_a_protocol_without_a_score_to_choose_by_is_refused(tmp_path):
+    path = tmp_path / "gains.toml"
+    path.write_text('metrics = ["ndcg"]\n')
+    with pytest.raises(ValueError, match="tuning needs a protocol that measures map, r@1 or micro_f1, got ndcg"):
+        plan(replace(GRID, protocol=str(path)))
+
+
+def test_trials_of_other_data_or_of_another_version_choose_nothing():
+    trials, _ = split(plan(GRID))
+    rows = rows_of(trials, [0.1, 0.5, 0.3, 0.2, 0.2, 0.2])
+    old = rows["run_id"] == trials[2].run.run_id
+    _, runs = split(plan(GRID, rows=rows.assign(score_key=rows["score_key"].mask(old, "other"))))
+    assert {c.reason for c in runs} == {"waits for 1 of 6 trials"}
+    _, runs = split(plan(GRID, rows=rows.assign(source_sha="changed")))
+    assert {c.status for c in runs} == {"ready"}, "a built-in method's source counts with --rerun stale alone"
+
+
+BREAK = """
+from dataclasses import dataclass
+from pathlib import Path
+import numpy as np
+from xmbench import Embedding, Method, register_method
+
+@register_method("fragile", needs={"vectors"}, search={"dim": [1, 2, 5]})
+@dataclass(kw_only=True)
+class Fragile(Method):
+    dim: int = 2
+    def fit(self, train, context):
+        if Path("broken").exists() and str(self.dim) in Path("broken").read_text().split():
+            raise RuntimeError("out of order")
+    def embed(self, modality):
+        return Embedding(modality.name, np.asarray(modality.vectors)[:, : self.dim])
+"""
+
+
+@pytest.fixture
+def fragile(tmp_path, monkeypatch):
+    """`xmbench` with a method whose fits fail for the values of dim that the file `broken` holds."""
+    import importlib
+
+    from click.testing import CliRunner
+
+    from xmbench import registry
+    from xmbench.cli import cli
+
+    (tmp_path / "fragile_method.py").write_text(BREAK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(__import__("sys").modules, "fragile_method", raising=False)
+    importlib.import_module("fragile_method")
+    small = [f"--set={owner}.{name}={value}" for owner, name, value in SMALL]
+    grid = ["--methods", "fragile", "--dataset", "synthetic", "--rates", "0.2", "--seeds", "1", "--tune", "grid", *small]
+
+    def run(command, *options):
+        extra = ["--jobs", "1"] if command == "run" else []
+        return CliRunner().invoke(cli, [command, *grid, *extra, *options])
+
+    return run
+
+
+def states(done):
+    """Of `plan --format csv`: (tuning or trial, state) of every cell."""
+    from io import StringIO
+
+    table = pd.read_csv(StringIO(done.stdout), keep_default_na=False)
+    return list(zip(table["tuning"], table["state"], strict=True))
+
+
+def test_the_command_line_tries_chooses_and_goes_on(fragile):
+    dry = fragile("run", "--dry-run")
+    assert (dry.exit_code, dry.stderr.splitlines()) == (
+        0,
+        [
+            "4 runs: 0 done, 0 not applicable, 3 to do, of which 0 share the fit of another; "
+            "then 1 with the hyper-parameters that their trials choose"
+        ],
+    )
+    tried = [(f"trial {k}", "to do") for k in range(3)]
+    assert states(fragile("plan", "--format", "csv")) == [*tried, ("grid over dim", "waiting")]
+    done = fragile("run")
+    assert done.exit_code == 0, done.output
+    assert {state for _, state in states(fragile("plan", "--format", "csv"))} == {"done"}
+    assert "4 runs: 4 done" in fragile("run").stderr
+    rows = Store("results").rows()
+    scores = validation_scores(rows[rows["trial"].notna()])
+    final = rows[rows["trial"].isna()].iloc[0]
+    params = rows.drop_duplicates("run_id").set_index("run_id")["params"]
+    assert final["params"] == params[max(scores, key=scores.get)]
+    kept = {run_id: any(name.startswith("embedding/") for name in Store("results").arrays(run_id)) for run_id in params.index}
+    assert {params[run_id] for run_id, has in kept.items() if has} == {final["params"]}, "the arrays of the losers are gone"
+
+
+def test_a_failed_trial_is_tried_again_before_the_choice_is_made_anew(fragile):
+    from pathlib import Path
+
+    Path("broken").write_text("5")
+    done = fragile("run")
+    assert done.exit_code == 3
+    assert "failed: fragile on synthetic, rate 0.4, seed 0, trial 2: RuntimeError: out of order" in done.stderr
+    first = Store("results").rows().query("trial.isna()", engine="python").iloc[0]["params"]
+    assert states(fragile("plan", "--format", "csv"))[2:] == [("trial 2", "to do"), ("grid over dim", "waiting")]
+    Path("broken").unlink()
+    assert fragile("run").exit_code == 0
+    finals = Store("results").rows().query("trial.isna()", engine="python")["params"].unique()
+    assert (first, sorted(finals)) == ('{"dim":2}', ['{"dim":2}', '{"dim":5}']), "both stay, and a table tells them apart"
+
+
+def test_where_all_trials_failed_the_next_call_begins_with_them(fragile):
+    from pathlib import Path
+
+    Path("broken").write_text("1 2 5")
+    assert fragile("run").exit_code == 3
+    rows = Store("results").rows()
+    assert rows.loc[rows["trial"].isna(), "error"].tolist() == ["all 3 trials failed: their rows say why"]
+    Path("broken").unlink()
+    assert fragile("run").exit_code == 0
+    rows = Store("results").rows()
+    assert "ok" in set(rows.loc[rows["trial"].isna(), "status"])
+
+
+def test_twins_leave_what_is_synthetic_as_it_is():
+    grid = replace(GRID, datasets=("synthetic", "openmoji"), settings=(*SMALL, ("openmoji", "classes", "subgroup")))
+    twins = grid.as_twins(7)
+    assert twins.datasets == ("synthetic", "synthetic_openmoji")
+    assert twins.settings == (*SMALL, ("synthetic_openmoji", "shrink", 7))

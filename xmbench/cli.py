@@ -100,18 +100,20 @@ def run(
     from xmbench.run import Settings
     from xmbench.spec import load_protocol
     from xmbench.store import Store
-    from xmbench.sweep import default_jobs, estimate, sweep, todo
+    from xmbench.sweep import default_jobs, estimate, forget_losers, sweep, todo
 
     spec, store = _spec(**grid), Store(grid["store"])
     settings = Settings(choose_device(device), threads)
     at_a_time = jobs or default_jobs(threads or load_protocol(spec.protocol).threads)
-    failed, trials_done = False, False
-    while True:
+    failed = False
+    for trials_done in (False, True):
         cells = make_plan(spec, keep=grid["keep"], rows=store.rows() if spec.tune else None)
         if missing := next((cell for cell in cells if cell.status == "skipped" and not cell.fit_key), None):
             raise Stop(missing.reason, NO_DATA)
         if not dry_run:
             store.check_writable()
+        if trials_done:
+            forget_losers(cells, store)
         work = todo([cell for cell in cells if not (trials_done and cell.run.trial)], store, frozenset(rerun))
         click.echo(_what_to_do(work), err=True)
         if dry_run:
@@ -123,7 +125,6 @@ def run(
         with Progress(work.groups, seconds, at_a_time) as progress:
             outcome = sweep(work, store, settings, jobs=at_a_time, progress=progress)
         failed |= bool(outcome.counts.get("failed"))
-        trials_done = True
         if outcome.interrupted or outcome.error or not work.waiting:
             break
     _finish(outcome, failed, store, [cell.run.run_id for cell in cells], grid["form"])
@@ -148,10 +149,9 @@ def _finish(outcome: "Outcome", failed: bool, store: "Store", run_ids: list[str]
         _print(summary, form)
     for _, row in rows[~rows["status"].isin(["ok", "not_applicable"])].drop_duplicates("run_id").iterrows():
         reason = str(row["error"]).strip().splitlines()[-1]
-        click.echo(
-            f"{row['status']}: {row['method']} on {row['dataset']}, rate {row['noise_rate']}, seed {row['seed']}: {reason}",
-            err=True,
-        )
+        what = f"{row['method']} on {row['dataset']}, rate {row['noise_rate']}, seed {row['seed']}"
+        trial = f", trial {row['trial']}" if isinstance(row["trial"], str) else ""
+        click.echo(f"{row['status']}: {what}{trial}: {reason}", err=True)
     if outcome.interrupted or outcome.error:
         click.echo(_how_to_go_on(outcome.error or "interrupted"), err=True)
         raise click.exceptions.Exit(INTERRUPTED if outcome.interrupted else SOME_FAILED)
@@ -194,13 +194,15 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
     spec, store = _spec(**grid), Store(grid["store"])
     cells = make_plan(spec, keep=grid["keep"], rows=store.rows() if spec.tune else None)
     work = todo(cells, store, frozenset(rerun))
-    done = {cell.run.run_id for cell in work.done}
+    done, waiting = ({cell.run.run_id for cell in part} for part in (work.done, work.waiting))
     first = {group[0].run.run_id for group in work.groups}
     rows = []
     for cell in cells:
         run = cell.run
         state = (
-            cell.status
+            "waiting"
+            if run.run_id in waiting
+            else cell.status
             if cell.status != "ready"
             else "done"
             if run.run_id in done

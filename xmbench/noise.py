@@ -423,5 +423,7 @@ asymmetric: the `asym` branch of the released loader, which its command line can
 pair_flip: Han et al., Co-teaching, NeurIPS 2018, section 4.
 symmetric_multilabel: ours. Every class keeps its number of labels, so that only who carries it is wrong. An item may lose all
     its labels and is then unlabelled for methods; on average an item keeps as many as it had. Wrong labels: r (floored per
-    class), but for a class that so many items carry that there are not as many others to give it to.
+    class), but for a class that so many items carry that there are not as many others to give it to. It is a swap and no
+    redraw: with f the share of items that have a class, P(given | true) = 1 - r and P(given | not true) = r f / (1 - f), so
+    that above r = 1 - f the label speaks against the class, and at r = 1 it is not independent of the truth.
 """

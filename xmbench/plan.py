@@ -11,9 +11,9 @@ import pandas as pd
 from xmbench.datasets import dataset_names, dataset_parameters, load_dataset
 from xmbench.method import Method, Needs
 from xmbench.noise import SCHEMES, Corruption, Noise, corrupt
-from xmbench.registry import closest, find_method, parameters_of, source_sha, typed_parameters, typed_value
+from xmbench.registry import closest, find_method, is_built_in, parameters_of, source_sha, typed_parameters, typed_value
 from xmbench.spec import Protocol, Spec, canonical, load_protocol
-from xmbench.tuning import RATE, SEED, UNTUNED, Candidate, best, candidates, searched, validation_scores
+from xmbench.tuning import CHOOSING, RATE, SEED, UNTUNED, Candidate, best, candidates, searched, validation_scores
 from xmbench.types import FEATURES, Dataset, fingerprint, split_sha
 
 
@@ -88,10 +88,11 @@ def plan(spec: Spec, *, keep: str = "first", rows: pd.DataFrame | None = None) -
     Raises:
         LookupError, ValueError: an unknown name, a parameter that does not exist, a value out of range.
     """
-    _check(spec)
+    protocol = load_protocol(spec.protocol)
+    _check(spec, protocol)
     points = {(d, m): _points(spec, m, d) for d in spec.datasets for m in spec.methods}
-    make = partial(_planned, spec, load_protocol(spec.protocol), _noise_options(spec), keep)
-    known = {} if rows is None or not spec.tune else validation_scores(rows)
+    make = partial(_planned, spec, protocol, _noise_options(spec), keep)
+    known = {} if rows is None or not spec.tune else _scores_of_trials(rows, protocol)
     trials: list[Cell] = []
     choices: dict[tuple[str, str, float], tuple[Candidate, str, str]] = {}
     for (dataset, name), tried in points.items():
@@ -156,15 +157,32 @@ def _points(spec: Spec, name: str, dataset: str) -> list[Candidate]:
     return candidates(registered, spec.rule_of(name), fixed)
 
 
-def _chosen(tried: list[Candidate], trials: list[Cell], known: Mapping[str, float]) -> tuple[Candidate, str, str]:
+def _scores_of_trials(rows: pd.DataFrame, protocol: Protocol) -> dict[tuple[str, ...], float]:
+    """What identifies a trial's result, see `_result_of` -> its validation score."""
+    scores = validation_scores(rows, protocol.selection)
+    runs = rows.drop_duplicates("run_id")
+    keys = zip(runs["run_id"], runs["implementation"], runs["score_key"], runs["source_sha"], strict=True)
+    return {_result_of(run_id, *rest): scores[run_id] for run_id, *rest in keys if run_id in scores}
+
+
+def _result_of(run_id: str, implementation: str, score_key: str, source: str) -> tuple[str, ...]:
+    """A result is another one with other data, protocol or version (the score key), or another source of a plug-in."""
+    return run_id, score_key, "" if is_built_in(implementation) else source
+
+
+def _chosen(tried: list[Candidate], trials: list[Cell], known: Mapping[tuple[str, ...], float]) -> tuple[Candidate, str, str]:
     """The best point by validation, with the status and reason of runs that cannot have one yet, or at all."""
-    possible = [(point, cell.run.run_id) for point, cell in zip(tried, trials, strict=False) if cell.status == "ready"]
+    possible = [
+        (point, _result_of(cell.run.run_id, cell.run.implementation, cell.score_key, cell.source_sha))
+        for point, cell in zip(tried, trials, strict=False)
+        if cell.status == "ready"
+    ]
     if not possible:
         return tried[0], "", ""
-    missing = sum(run_id not in known for _, run_id in possible)
+    missing = sum(result not in known for _, result in possible)
     if missing:
         return tried[0], "waiting", f"waits for {missing} of {len(possible)} trials"
-    position = best([known[run_id] for _, run_id in possible])
+    position = best([known[result] for _, result in possible])
     if position is None:
         return tried[0], "skipped", f"all {len(possible)} trials failed: their rows say why"
     return possible[position][0], "", ""
@@ -270,12 +288,14 @@ def _rates(spec: Spec) -> tuple[float, ...]:
     return spec.rates
 
 
-def _check(spec: Spec) -> None:
+def _check(spec: Spec, protocol: Protocol) -> None:
     """Raise where a name in the spec is unknown, or a setting's owner does not take part."""
     if not spec.methods or not spec.datasets:
         raise ValueError("a run needs methods and a dataset: give --methods and --dataset, or --spec")
     for name in spec.implementations().values():
         find_method(name)
+    if spec.tune and not CHOOSING & set(protocol.metrics):
+        raise ValueError(f"tuning needs a protocol that measures map, r@1 or micro_f1, got {', '.join(protocol.metrics)}")
     for name in spec.datasets:
         if name not in dataset_names():
             raise closest("dataset", name, dataset_names())

@@ -98,6 +98,11 @@ def find_method(name: str) -> type[Method]:
     return _METHODS[name]
 
 
+def is_built_in(name: str) -> bool:
+    """Whether method `name` comes with this package."""
+    return find_method(name).__module__.startswith("baselines.")
+
+
 def build_method(name: str, **parameters: Any) -> Method:
     """Method `name` with its hyper-parameters; ValueError for one that does not exist or has the wrong type."""
     cls = find_method(name)

@@ -81,7 +81,7 @@ class Spec:
         dataset_settings: dataset -> settings that hold there alone.
         variants: name -> {"method": registered name, parameter: value}.
         profile: name of the profile that is applied, or "".
-        tune: method as named in the spec -> "grid" or "random:N"; a method that is not in it runs as it is set.
+        tune: method as named in the spec, or "all" -> "grid" or "random:N"; a method that is not in it runs as it is set.
         tune_per: one choice of hyper-parameters per dataset, or one per dataset and noise rate.
     """
 
@@ -103,13 +103,14 @@ class Spec:
 
     def rule_of(self, method: str) -> Rule | None:
         """How `method`, as named in the spec, is tuned; None where it is not."""
-        return Rule.parse(self.tune[method], self.tune_per) if method in self.tune else None
+        rule = self.tune.get(method, self.tune.get("all"))
+        return None if rule is None else Rule.parse(rule, self.tune_per)
 
     def tuned(self, rule: str) -> "Spec":
         """This spec with all its methods tuned by `rule`, or none of them by "none"."""
         if rule != UNTUNED:
             Rule.parse(rule)
-        return replace(self, tune={} if rule == UNTUNED else dict.fromkeys(self.methods, rule))
+        return replace(self, tune={} if rule == UNTUNED else {"all": rule})
 
     def settings_of(self, owner: str, dataset: str = "") -> dict[str, Any]:
         """Parameter -> value of everything set for `owner`, on `dataset`."""
@@ -133,7 +134,8 @@ class Spec:
         twins = {name: name if name.startswith("synthetic") else f"synthetic_{name}" for name in self.datasets}
         if unknown := set(twins.values()) - set(dataset_names()):
             raise ValueError(f"no synthetic twin of {', '.join(sorted(unknown))}: run without --twins")
-        others = tuple(setting for setting in self.settings if setting[0] not in self.datasets)
+        gone = {name for name, twin in twins.items() if twin != name}
+        others = tuple(setting for setting in self.settings if setting[0] not in gone)
         sizes: tuple[Setting, ...] = tuple((twin, "shrink", shrink) for twin in twins.values() if twin != "synthetic")
         return replace(
             self,
@@ -221,14 +223,14 @@ def _dataset_settings(where: str, content: Any) -> dict[str, tuple[Setting, ...]
 
 
 def _tune(where: str, content: Any, methods: Sequence[str]) -> dict[str, str]:
-    """[tune], rule = list of methods, or "all" for every method that no other rule names; as method -> rule."""
+    """[tune], rule = list of methods, or "all" for every method that no other rule names; as method or "all" -> rule."""
     rules: dict[str, str] = {}
-    for rule, named in sorted(_table(f"[tune] of {where}", content).items(), key=lambda item: item[1] != "all"):
+    for rule, named in _table(f"[tune] of {where}", content).items():
         Rule.parse(rule)
         if named != "all" and not isinstance(named, list):
             raise ValueError(f'{rule} in [tune] of {where} must list methods, or be "all", got {named!r}')
-        for name in methods if named == "all" else named:
-            if name not in methods:
+        for name in [named] if named == "all" else named:
+            if name not in (*methods, "all"):
                 raise closest(f"method of {where}, which [tune] names,", name, methods)
             rules[name] = rule
     return rules

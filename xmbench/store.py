@@ -130,6 +130,13 @@ class Store:
             reason = error.strerror or error
             raise StoreError(f"run {run_id} could not be written to {self.path} ({reason})") from error
 
+    def drop_arrays(self, run_id: str, prefixes: tuple[str, ...]) -> None:
+        """Remove the arrays of a run whose names begin so."""
+        arrays = self.arrays(run_id)
+        rest = {name: array for name, array in arrays.items() if not name.startswith(prefixes)}
+        if len(rest) < len(arrays):
+            _atomic(self._array_file(run_id), lambda file: np.savez_compressed(file, **rest))  # type: ignore[arg-type]
+
     def check_writable(self) -> None:
         """Raise ValueError where results could not be written."""
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from xmbench.plan import Cell
+from xmbench.registry import is_built_in
 from xmbench.run import Settings, estimate_seconds, execute, failure_row
 from xmbench.spec import canonical
 from xmbench.store import Finished, Store, StoreError
@@ -23,7 +24,7 @@ class Todo:
         cells: all planned.
         done: of these, finished in the store before.
         impossible: not applicable or skipped.
-        waiting: their hyper-parameters are not chosen yet; plan again once the trials are done.
+        waiting: their hyper-parameters are to be chosen, or to be chosen anew; plan again once the trials are done.
         groups: cells to run, those that share a fit together.
         shared: how many runs cost nothing, since another one has the same fit.
         stored: all finished runs of the store by id.
@@ -52,13 +53,17 @@ class Outcome:
 def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -> Todo:
     """Sort cells into finished, impossible and missing ones.
 
-    Failed runs count as missing. A run whose method's source file has changed is stale: it is run again where the method
-    is not built in, or where `rerun` holds "stale".
+    Failed runs count as missing, and a run whose trials are not all done as waiting. A run whose method's source file has
+    changed is stale: it is run again where the method is not built in, or where `rerun` holds "stale".
     """
     stored = store.finished()
-    possible = [cell for cell in cells if cell.status == "ready"]
-    done = [cell for cell in possible if _is_done(cell, stored.get(cell.run.run_id), rerun)]
-    done_ids = {cell.run.run_id for cell in done}
+    ready = [cell for cell in cells if cell.status == "ready"]
+    done_ids = {cell.run.run_id for cell in ready if _is_done(cell, stored.get(cell.run.run_id), rerun)}
+    tried = {_tuned_as(cell) for cell in ready if cell.run.trial and cell.run.run_id not in done_ids}
+    waiting = [c for c in cells if c.status == "waiting" or (not c.run.trial and _tuned_as(c) in tried)]
+    waiting_ids = {cell.run.run_id for cell in waiting}
+    possible = [cell for cell in ready if cell.run.run_id not in waiting_ids]
+    done = [cell for cell in possible if cell.run.run_id in done_ids]
     missing = [cell for cell in possible if cell.run.run_id not in done_ids]
     groups: dict[str, list[Cell]] = {}
     for cell in missing:
@@ -67,9 +72,13 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
     found = {cell.score_key: sources.get((cell.score_key, cell.source_sha)) for cell in missing}
     known = {key: run_id for key, run_id in found.items() if run_id is not None}
     fits = sum(any(cell.score_key not in known for cell in group) for group in groups.values())
-    waiting = [cell for cell in cells if cell.status == "waiting"]
-    impossible = [cell for cell in cells if cell.status not in ("ready", "waiting")]
+    impossible = [cell for cell in cells if cell.status != "ready" and cell.run.run_id not in waiting_ids]
     return Todo(cells, done, impossible, waiting, list(groups.values()), len(missing) - fits, stored, known)
+
+
+def _tuned_as(cell: Cell) -> tuple[str, str, str]:
+    """What a trial and the runs whose hyper-parameters it helps to choose have in common."""
+    return cell.run.dataset, cell.run.method, cell.run.tuning
 
 
 def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
@@ -77,13 +86,7 @@ def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:
     if run is None or run.status != "ok" or run.score_key != cell.score_key:
         return False
     stale = run.source_sha != cell.source_sha
-    return not (stale and ("stale" in rerun or _is_plugin(cell)))
-
-
-def _is_plugin(cell: Cell) -> bool:
-    from xmbench.registry import find_method
-
-    return not find_method(cell.run.implementation).__module__.startswith("baselines.")
+    return not (stale and ("stale" in rerun or not is_built_in(cell.run.implementation)))
 
 
 def estimate(work: Todo, settings: Settings) -> dict[str, float]:
@@ -192,6 +195,14 @@ def _in_worker(group: list[Cell], store: Store, settings: Settings, known: dict[
         return execute(group, store, settings, known)
     finally:
         return_freed_memory()
+
+
+def forget_losers(cells: list[Cell], store: Store) -> None:
+    """Remove the large arrays of trials whose hyper-parameters no run of `cells` has; their numbers stay."""
+    taken = {(_tuned_as(cell), canonical(dict(cell.run.parameters))) for cell in cells if not cell.run.trial}
+    for cell in cells:
+        if cell.run.trial and cell.keep and (_tuned_as(cell), canonical(dict(cell.run.parameters))) not in taken:
+            store.drop_arrays(cell.run.run_id, ("embedding/", "ranking/", "input/", "items/", "record/"))
 
 
 def _stop_workers(store: Store) -> None:

@@ -98,12 +98,18 @@ def _spread(grid: list[dict[str, Any]], n_points: int, registered: str) -> list[
     return sorted(chosen)
 
 
-def validation_scores(rows: pd.DataFrame) -> dict[str, float]:
-    """Run id -> the score that a choice is made by: mean validation MAP of all directions; rSum of pair data, micro F1 of a
-    classifier; NaN for a run that failed."""
+CHOOSING = {"map", "r@1", "micro_f1"}  # a protocol without any of these measures nothing to choose by
+
+
+def validation_scores(rows: pd.DataFrame, selection: str = "auto") -> dict[str, float]:
+    """Run id -> the score that a choice is made by; NaN for a run that failed.
+
+    The mean validation MAP of all directions; rSum where there is none or `selection` is "rsum"; a classifier's micro F1.
+    """
     scores = dict.fromkeys(rows.loc[rows["status"] == "failed", "run_id"], math.nan)
     seen = rows[(rows["split"] == "valid") & (rows["selection"] == "best_valid") & (rows["network"] == "mean")]
-    for metric, direction in (("micro_f1", None), ("rsum", "mean"), ("map", "mean")):  # a later one counts
+    last = [("map", "mean"), ("rsum", "mean")] if selection == "rsum" else [("rsum", "mean"), ("map", "mean")]
+    for metric, direction in (("micro_f1", None), *last):  # a later one counts
         part = seen[(seen["metric"] == metric) & ((seen["direction"] == direction) | (direction is None))]
         scores |= {str(run_id): float(value) for run_id, value in part.groupby("run_id")["value"].mean().items()}
     return scores

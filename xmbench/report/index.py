@@ -71,10 +71,12 @@ def unfinished(rows: pd.DataFrame) -> list[str]:
     """Lines on runs without a result: dataset, method, rates, status and the last line of the first error."""
     runs = rows[rows["status"] != "ok"].drop_duplicates("run_id").sort_values("run_id")
     lines = []
-    keys = ["dataset", "noise_scheme", "method", "status"]
-    for (dataset, scheme, method, status), part in runs.groupby(keys, dropna=False):
+    keys = [runs[name] for name in ("dataset", "noise_scheme", "method", "status")]
+    for (dataset, scheme, method, status, _), part in runs.groupby([*keys, runs["trial"].notna()], dropna=False):
         rates = ", ".join(f"{rate:g}" for rate in sorted(part["noise_rate"].unique()))
         errors = [str(error).strip().splitlines()[-1] for error in part["error"].dropna() if str(error).strip()]
         reason = f": {errors[0]}" if errors else ""
+        if part["trial"].notna().all():
+            method = f"{method} (trials)"
         lines.append(f"{dataset}, {scheme}: {method} at {rates}: {status}, {counted(len(part), 'run')}{reason}")
     return lines

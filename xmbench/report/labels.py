@@ -32,8 +32,15 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_chosen_per_rate(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows without the parameters of runs whose parameters differ between rates by design."""
-    return rows.assign(params=rows["params"].mask(rows["tuning"].str.endswith("per rate"), "{}"))
+    """Rows without those parameters that were chosen anew for every rate: they differ by design."""
+
+    def rest(params: str, tuning: str) -> str:
+        rule, _, searched = tuning.partition(" over ")
+        if not rule.endswith("per rate"):
+            return params
+        return json.dumps({k: v for k, v in json.loads(params).items() if k not in searched.split(", ")})
+
+    return rows.assign(params=[rest(*pair) for pair in zip(rows["params"], rows["tuning"], strict=True)])
 
 
 def _with_versions(rows: pd.DataFrame) -> pd.DataFrame:

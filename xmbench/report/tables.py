@@ -5,6 +5,7 @@ standard deviation (n - 1 in its denominator); the best of a column is bold, the
 so that equal numbers look equal. Oracles stand below a rule and are not ranked.
 """
 
+import json
 from collections import Counter
 from collections.abc import Hashable, Iterator
 from typing import Any
@@ -198,13 +199,25 @@ def _notes(group: Group, cells: pd.DataFrame) -> list[str]:
         notes += [f"{mark}: {meaning}: {'; '.join(listed)}."] if listed else []
     stale = sorted(set(cells.loc[cells["stale"] & (cells["n"] > 0), "label"]))
     notes += [f"{STALE}: stale, the source of the method changed after these runs: {', '.join(stale)}."] if stale else []
+    notes += _profile_notes(group)
     notes += _tuning_notes(group)
+    several = group.runs[group.runs["n_networks"] > 1].groupby("n_networks")["label"].unique()
+    notes += [f"The similarities of {n:.0f} networks are averaged: {', '.join(sorted(names))}." for n, names in several.items()]
     if group.described:
         names = ", ".join(sorted(group.described))
         notes.append(f"Re-implementation from a description, neither code nor the paper's text could be had: {names}.")
     if group.oracles:
         notes.append(f"Oracles, not ranked, read what a method cannot know: {', '.join(sorted(group.oracles))}.")
     return notes
+
+
+def _profile_notes(group: Group) -> list[str]:
+    """How large the networks of a profile are, and how long they are trained, at most."""
+    settings = [json.loads(params) for params in group.runs.loc[group.runs["profile"].fillna("") != "", "params"].unique()]
+    sizes = {name: max((s[name] for s in settings if name in s), default=0) for name in ("hidden", "epochs")}
+    if not all(sizes.values()):
+        return []
+    return [f"Profile: networks at most {sizes['hidden']} wide, trained for at most {sizes['epochs']} epochs."]
 
 
 def _tuning_notes(group: Group) -> list[str]:

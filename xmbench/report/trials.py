@@ -1,6 +1,8 @@
 """The trials by which hyper-parameters were chosen: every point, its validation score, and which one was taken."""
 
 import json
+from collections.abc import Hashable
+from typing import Any
 
 import pandas as pd
 
@@ -27,10 +29,10 @@ def trials_of(group: Group) -> pd.DataFrame:
         & (group.trials["selection"] == "best_valid")
         & (group.trials["network"] == "mean")
         & (group.trials["direction"] == "mean")
-        & (group.trials["metric"] == "map")
+        & (group.trials["metric"] == "map")  # a group has a MAP
     ]
     scores = seen.set_index("run_id")["value"]
-    taken = {(run["method"], run["tuning"], run["params"]) for run in group.runs.to_dict("records")}
+    taken = {_choice(run) for run in group.runs.to_dict("records")}
     rows = [
         {
             "method": run["method"],
@@ -41,12 +43,18 @@ def trials_of(group: Group) -> pd.DataFrame:
             "searched": _searched(runs[runs["method"] == run["method"]], run["params"]),
             "valid_map": scores.get(run["run_id"], float("nan")),
             "status": run["status"],
-            "chosen": (run["method"], run["tuning"], run["params"]) in taken,
+            "chosen": _choice(run) in taken,
         }
         for run in runs.to_dict("records")
     ]
     order = ["method", "rule", "noise_rate", "valid_map", "trial"]
     return pd.DataFrame(rows).sort_values(order, ascending=[True, True, True, False, True]) if rows else pd.DataFrame()
+
+
+def _choice(run: dict[Hashable, Any]) -> tuple[Any, ...]:
+    """What a trial has in common with the runs that took its parameters; their rate too, where each has its own choice."""
+    rate = run["noise_rate"] if " per rate over " in run["tuning"] else None
+    return run["method"], run["tuning"], run["params"], rate
 
 
 def _searched(trials: pd.DataFrame, params: str) -> str:
