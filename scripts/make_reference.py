@@ -1,14 +1,19 @@
-"""Condense a store of `xmbench run --spec reference` into what is committed under results/reference/.
+"""Condense a store into what is committed under results/reference/.
 
     xmbench run --spec reference --store results/full
     python scripts/make_reference.py results/full results/reference
     xmbench report --store results/reference/label_noise.parquet --out reports/reference
 
-To go on with a reference that lacks runs, copy label_noise.parquet and the npz files of results/reference into results/full
-first: `run` then does only what is missing.
+    xmbench run --spec label_noise --store results/reduced
+    python scripts/make_reference.py results/reduced results/reference/reduced --embeddings ce,mrl,mrl_mc,pls
+    xmbench report --store results/reference/reduced/label_noise.parquet --out reports/reference/reduced
 
-All rows go into one parquet file. Of the arrays every run keeps its precision-recall curves and its history; embeddings and
-input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left out: they are large.
+To go on with a reference that lacks runs, copy its label_noise.parquet and npz files into the store first: `run` then does only
+what is missing.
+
+All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves and
+its history; embeddings and input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left
+out: they are large.
 """
 
 from pathlib import Path
@@ -26,20 +31,23 @@ SHOWN = ("embedding/test/best_valid/", "input/", "labels/", "class_names")
 @click.command()
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path))
-def main(source: Path, target: Path) -> None:
+@click.option("--embeddings", help="Methods whose embeddings are kept, separated by commas.  [default: all]")
+def main(source: Path, target: Path, embeddings: str | None) -> None:
     """Write the rows of SOURCE to TARGET/label_noise.parquet and its small arrays beside it."""
     store = Store(source)
     rows = store.rows()
+    rows = rows[rows["trial"].isna() | (rows["split"] == "valid") | (rows["status"] != "ok")]
+    kept = set(rows["method"]) if embeddings is None else set(embeddings.split(","))
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.npz"):
         old.unlink()
-    for run in rows.drop_duplicates("run_id").itertuples():
-        wanted = SMALL + (SHOWN if run.noise_rate == TSNE_RATE else ())
+    for run in rows[rows["trial"].isna()].drop_duplicates("run_id").itertuples():
+        wanted = SMALL + (SHOWN if run.noise_rate == TSNE_RATE and run.method in kept else ())
         arrays = {name: array for name, array in store.arrays(run.run_id).items() if name.startswith(wanted)}
         if arrays:
             np.savez_compressed(target / f"{run.run_id}.npz", **arrays)
     save_rows(rows, target / "label_noise.parquet")
-    size = sum(file.stat().st_size for file in target.iterdir())
+    size = sum(file.stat().st_size for file in target.iterdir() if file.is_file())
     click.echo(f"{rows['run_id'].nunique()} runs, {len(rows)} rows, {size / 1e6:.1f} MB in {target}")
 
 
