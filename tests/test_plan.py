@@ -127,6 +127,19 @@ def test_a_spec_without_twins_for_all_its_datasets_is_refused(monkeypatch):
         Spec(datasets=("own",)).as_twins(2)
 
 
+def test_a_method_that_reads_pairs_does_not_run_where_there_are_none(monkeypatch):
+    def without_pairs(name, parameters):
+        dataset = cached_dataset(name, parameters)
+        return replace(dataset, train=replace(dataset.train, pairs=None))
+
+    monkeypatch.setattr("xmbench.plan.cached_dataset", without_pairs)
+    cells = {cell.run.method: cell for cell in plan(spec("ce", "mrl", "dscmr", "mvda", rates=(0.0,)))}
+    assert {name: cell.status for name, cell in cells.items()} == {
+        "ce": "ready", "mrl": "not_applicable", "dscmr": "not_applicable", "mvda": "ready",
+    }  # fmt: skip
+    assert cells["mrl"].reason == "mrl reads pairs, which synthetic has not"
+
+
 def test_a_method_of_one_class_per_item_does_not_run_on_several():
     several = (("synthetic", "labels_per_item", 2.0),)
     cells = {cell.run.method: cell for cell in plan(spec("ce", "cca", "dscmr", rates=(0.0,), settings=several))}

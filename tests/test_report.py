@@ -272,6 +272,26 @@ def test_oracles_stand_last_and_are_not_ranked():
     assert "Oracles, not ranked, read what a method cannot know: a\\_oracle." in tex
 
 
+def test_notes_say_where_a_method_is_from_who_is_an_ensemble_and_how_large_networks_are():
+    small = {"profile": "reduced", "params": '{"hidden": 1024, "epochs": 30}'}
+    rows = rows_of(run("smln", from_description=True, **small), 0.5) + rows_of(run("coteaching", n_networks=2), 0.4)
+    text = table(rows + rows_of(run("ce", profile="reduced", params='{"hidden": 512, "epochs": 20}'), 0.3), "md")
+    assert "Re-implementation from a description, neither code nor the paper's text could be had: smln." in text
+    assert "The similarities of 2 networks are averaged: coteaching." in text
+    assert "Profile: networks at most 1024 wide, trained for at most 30 epochs." in text
+    plain = table(rows_of(run("ce"), 0.5), "md")
+    assert not any(word in plain for word in ("description", "networks", "Profile"))
+
+
+def test_parameters_chosen_anew_for_every_rate_are_one_method():
+    def chosen(rate, dim, **more):
+        return run("cca", rate, tuning="grid per rate over dim, ridge", params=json.dumps({"dim": dim, "power": 0.0} | more))
+
+    assert only_group(rows_of(chosen(0.0, 8), 0.5) + rows_of(chosen(0.4, 32), 0.4)).labels == ["cca"]
+    other = only_group(rows_of(chosen(0.0, 8), 0.5) + rows_of(chosen(0.4, 32, power=1.0), 0.4))
+    assert other.labels == ["cca (power=0)", "cca (power=1)"], "what was not chosen still tells settings apart"
+
+
 def test_cells_without_a_run_and_not_applicable_ones_have_marks_of_their_own():
     rows = rows_of(run("ce", 0.0), 0.5) + rows_of(run("ce", 0.4), 0.4) + rows_of(run("mrl", 0.0), 0.4)
     rows += rows_of(run("classifier", 0.0, status="not_applicable")) + rows_of(run("classifier", 0.4, status="not_applicable"))

@@ -71,6 +71,7 @@ def map_cells(group: Group, selection: str) -> pd.DataFrame:
         stale=cells["stale"].eq(True),
         status=cells["status"].fillna("no run"),
         oracle=cells["label"].isin(group.oracles),
+        from_description=cells["label"].isin(group.described),
         chance=cells["direction"].map(group.chance),
     )
     return cells.assign(rank=_ranks(cells))
@@ -105,7 +106,7 @@ def tidy(group: Group, cells: pd.DataFrame, selection: str) -> pd.DataFrame:
     columns = [
         "dataset", "dataset_params", "split", "protocol", "protocol_sha", "tuned", "selection", "metric", "noise_scheme",
         "noise_options", "noise_rate", "realised_rate", "label", "params", "direction", "mean", "std", "n",
-        "n_expected", "chance", "rank", "oracle", "stale", "status", "noise_sha", "run_ids",
+        "n_expected", "chance", "rank", "oracle", "from_description", "stale", "status", "noise_sha", "run_ids",
     ]  # fmt: skip
     return cells.assign(**what)[columns].rename(columns={"label": "method"})
 
