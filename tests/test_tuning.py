@@ -181,7 +181,7 @@ def test_no_table_mixes_tuned_and_default_and_none_shows_a_trial(tuned, tmp_path
     assert sorted(both["method"].unique()) == ["cca", "pls"]
     text = files["synthetic_symmetric_tuned_map.md"].read_text()
     assert "hyper-parameters tuned" in text
-    assert "grid over dim: pls; random:2 over dim, ridge: cca" in text
+    assert "grid: pls; random:2: cca" in text
     listed = pd.read_csv(files["synthetic_symmetric_tuned_trials.csv"])
     assert len(listed) == len(trials)
     assert listed.groupby("method")["chosen"].sum().to_dict() == {"cca": 1, "pls": 1}

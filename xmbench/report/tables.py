@@ -223,7 +223,7 @@ def _profile_notes(group: Group) -> list[str]:
 
 def _tuning_notes(group: Group) -> list[str]:
     """By which rule the hyper-parameters of which methods were chosen."""
-    rules = group.runs.groupby("tuning")["label"].unique()
+    rules = group.runs.groupby(group.runs["tuning"].str.partition(" over ")[0])["label"].unique()
     listed = "; ".join(f"{rule}: {', '.join(sorted(labels))}" for rule, labels in rules.items())
     return [f"Hyper-parameters chosen on the validation split, see {group.slug}_trials. {listed}."] if group.tuned else []
 
