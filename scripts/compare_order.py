@@ -2,8 +2,8 @@
 
     python scripts/compare_order.py results/reference/reduced/label_noise.parquet PUBLISHED.csv
 
-PUBLISHED.csv has the columns paper, table, dataset, noise_rate, method, value. The paper's deep-SM is our `ce`: its Table 3 repeats
-the row as "CE".
+PUBLISHED.csv has the columns paper, table, dataset, noise_rate, method, value. The paper's deep-SM is our `ce`: its Table 3
+repeats the row as "CE".
 """
 
 from pathlib import Path
