@@ -311,7 +311,7 @@ def test_results_print_every_column_and_nothing_else(filled):
     assert len(rows) == len(as_json.rows) == len(xb.load_results())
     assert as_json.rows[0]["fold"] is None
     table = filled("results", "--where", "metric == 'map' and direction == 'mean' and split == 'test' and selection == 'last'")
-    assert table.err == "4 rows; 38 more columns with --format csv or json\n"
+    assert table.err == f"4 rows; {len(COLUMNS) - 12} more columns with --format csv or json\n"
     assert len(re.findall(r"^ synthetic ", table.out, re.MULTILINE)) == 4
 
 
@@ -484,6 +484,110 @@ def test_a_missing_noise_file_is_5(xmbench):
     assert (done.code, done.out) == (5, "")
     assert "none.json" in done.err
     assert "Traceback" not in done.err
+
+
+# noise
+
+SEVERAL = ["--dataset", "synthetic", "--set=synthetic.train=60", "--set=synthetic.captions=3"]
+
+
+def shown(done):
+    """What a noise command printed, as a mapping of texts."""
+    assert done.code == 0, done.err
+    return dict(line.split(": ", 1) for line in done.out.splitlines())
+
+
+def test_noise_is_made_looked_at_and_run_on(xmbench):
+    made = shown(xmbench("noise", "make", "noise_0.4", *SEVERAL, "--noise", "caption_shuffle", "--rate", "0.4", "--seed", "3"))
+    assert (made["noise"], made["scheme"], made["captions"], made["images"]) == (
+        "caption_shuffle@0.4",
+        "caption_shuffle",
+        "180",
+        "60",
+    )
+    assert np.load("noise_0.4").shape == (180,)
+    assert float(made["realised rate"]) == int(made["captions with a wrong image"]) / 180 == pytest.approx(0.4, abs=0.04)
+    assert float(made["nominal rate, about"]) == pytest.approx(0.4, abs=0.03)
+    looked = xmbench("noise", "info", "noise_0.4", *SEVERAL, "--format", "json")
+    assert {key: str(value) for key, value in looked.rows.items()} == {k: made[k] for k in list(made)[3:]}
+    run = ["run", "--methods", "cca", *SEVERAL, "--jobs", "1", "--seeds", "3,", "--rates", "0.4", "--noise"]
+    done = xmbench(*run, "file,caption_shuffle", "--set", "noise.path=noise_0.4", "--format", "json")
+    assert done.code == 0, done.err
+    assert "2 runs: 0 done, 0 not applicable, 2 to do, of which 1 share the fit" in done.err
+    rows = Store("results").rows()
+    assert set(rows["noise_sha"]) == {made["noise_sha"]}
+    assert set(rows["realised_rate"]) == {float(made["realised rate"])}
+
+
+def test_labels_are_made_too_and_of_joined_schemes_one_at_a_time(xmbench):
+    made = shown(xmbench("noise", "make", "labels.json", *SEVERAL, "--rate", "0.5", "--set", "noise.shared=false"))
+    assert (made["noise"], made["holds"], made["labels of text"]) == ("symmetric@0.5", "labels", "180")
+    assert [len(labels) for labels in json.loads(Path("labels.json").read_text())] == [60, 180]
+    done = xmbench("noise", "make", "both", *SEVERAL, "--rate", "0.5", "--noise", "symmetric+image_shuffle@0.5")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "Error: a noise file holds labels or pairs; both are noisy: write a file for each scheme\n"
+    assert not Path("both").exists()
+
+
+def test_a_file_of_another_project_is_taken_in_and_handed_on(xmbench):
+    image_of_image = np.roll(np.arange(60), 1)
+    image_of_image[30:] = np.arange(30, 60)
+    image_of_image[0] = 29
+    np.save("rcl.npy", image_of_image)
+    done = xmbench("noise", "import", "rcl.npy", "ours.npy", *SEVERAL)
+    assert shown(done) | {
+        "layout": "one entry per image",
+        "scheme": "image_shuffle",
+        "captions with a wrong image": "90",
+    } == shown(done)
+    assert done.err == "to run on it: --noise file --set noise.path=ours.npy --rates 0.52\n"
+    assert np.array_equal(np.load("ours.npy"), np.repeat(image_of_image, 3))
+    assert shown(xmbench("noise", "export", "ours.npy", "decl.npy", "--for", "decl", *SEVERAL))["scheme"] == "image_shuffle"
+    assert Path("decl.npy").read_bytes() == Path("rcl.npy").read_bytes()
+    compared = shown(xmbench("noise", "diff", "rcl.npy", "ours.npy", *SEVERAL))
+    assert (compared["differ"], compared["wrong in both"], compared["overlap (both / either)"]) == ("0", "90", "1.0")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["info", "none.npy"], 5, "no noise file none.npy"),
+        (["info", "short.npy"], 2, "must hold one image per caption, 180 of them, or one per image, 60, got 7"),
+        (["import", "short.npy", "new.npy"], 2, "one per image, 60, got 7; is it of this split?"),
+        (["import", "short.npy", "short.npy"], 2, "one per image, 60, got 7"),
+        (["export", "short.npy", "new.npy"], 2, "Missing option '--for'"),
+        (["export", "short.npy", "new.npy", "--for", "mrl"], 2, "short.npy holds pairs, and mrl reads labels"),
+        (["make", "short.npy", "--rate", "0.2"], 2, "short.npy exists; give the noise file another name"),
+        (["make", "new.npy", "--rate", "0"], 2, "a noise file holds labels or pairs; neither is noisy"),
+        (["make", "new.npy", "--rate", "1", "--noise", "image_shuffle"], 2, "'image_shuffle' must lie in [0, 1), got 1.0"),
+        (["make", "new.npy", "--rate", "0.2", "--noise", "image_shufle"], 2, "did you mean 'image_shuffle'"),
+        (["make", "new.npy", "--rate", "0.2", "--set", "noise.path=x"], 2, "noise scheme 'symmetric' has no option 'path'"),
+        (["info", "short.npy", "--set", "cca.dim=3"], 2, "no owner of a setting in this run named 'cca'"),
+        (["info", "short.npy", "--set", "synthetic.trian=3"], 2, "synthetic has no parameter 'trian'"),
+        (["diff", "short.npy"], 2, "Missing argument 'SECOND'"),
+        (["mkae"], 2, "No such command 'mkae'"),
+    ],
+)
+def test_bad_use_of_noise_files_is_one_line_and_writes_nothing(xmbench, arguments, code, message):
+    np.save("short.npy", np.arange(7))
+    done = xmbench("noise", *arguments, *(SEVERAL if arguments[0] != "mkae" else []))
+    assert (done.code, done.out) == (code, "")
+    assert message in done.err
+    assert "Traceback" not in done.err
+    assert [path.name for path in Path().iterdir()] == ["short.npy"]
+
+
+def test_several_schemes_meet_every_rate_and_share_rate_0(xmbench):
+    command = [*RUN, "--methods", "cca,pls", "--noise", "symmetric,caption_shuffle,symmetric+caption_shuffle@0.6"]
+    done = xmbench(*command, "--rates", "0,0.6", "--seeds", "1", "--format", "json")
+    assert done.code == 0, done.err
+    assert "12 runs: 0 done, 0 not applicable, 12 to do, of which 8 share the fit of another" in done.err
+    cca = {row["noise_scheme"]: row for row in done.rows if row["method"] == "cca"}
+    clean, moved, joined = (cca[name] for name in ("symmetric", "caption_shuffle", "symmetric+caption_shuffle@0.6"))
+    assert clean["map at 0"] == clean["map at 0.6"] == moved["map at 0"] > moved["map at 0.6"]
+    assert joined["map at 0"] == joined["map at 0.6"] == moved["map at 0.6"]
+    planned = xmbench("plan", *command[1:], "--rates", "0.4", "--seeds", "1", "--format", "json").rows
+    assert planned[-1]["noise"] == "symmetric@0.4+caption_shuffle@0.6"
 
 
 def test_a_store_of_a_newer_schema_is_5(filled):

@@ -13,7 +13,9 @@ import pytest
 from xmbench import Card, FitContext, build_method, class_numbers, load_dataset
 from xmbench.datasets import MissingDataError, dataset_card, dataset_names, dataset_parameters
 from xmbench.datasets import _files as found_files
+from xmbench.datasets._vocabulary import words_of
 from xmbench.metrics import average_precision, recall_at, shared_label
+from xmbench.types import split_sha
 
 CONTENT = bytes(range(256)) * 8192  # 2 MB
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -165,7 +167,8 @@ def test_every_dataset_has_a_card_that_tells_its_parameters():
     for name in dataset_names():
         card = dataset_card(name)
         assert card.name == name
-        assert all((card.title, card.source, card.licence, card.citation, card.sizes, card.widths, card.classes))
+        assert all((card.title, card.source, card.licence, card.citation, card.sizes))
+        assert (card.widths and card.classes) or (card.regions and card.words and card.classes is None)
         assert set(card.parameters) <= set(dataset_parameters(name))
         assert set(card.unverified) <= {"sizes", *card.widths}
 
@@ -178,6 +181,74 @@ def test_the_facts_of_a_card_are_those_of_the_data(name, request):
         assert shapes == {m: (dataset.card.sizes[part], d) for m, d in dataset.card.widths.items()}
         assert split.n_classes == dataset.card.classes
     assert not dataset.card.multi_label
+
+
+# flickr8k
+
+
+@pytest.fixture
+def flickr8k(data_root):
+    if not (data_root / "flickr8k_precomp" / "train_ims.npy").exists():
+        pytest.skip(f"{data_root} holds no flickr8k_precomp")
+    return lambda **parameters: load_dataset("flickr8k", **parameters)
+
+
+def test_flickr8k_has_the_official_split_and_the_facts_of_its_card(flickr8k, data_root):
+    dataset = flickr8k()
+    card = dataset.card
+    assert {name: len(split.modalities[0]) for name, split in dataset.splits().items()} == dict(card.sizes)
+    assert dict(card.sizes) == {"train": 6000, "valid": 1000, "test": 1000}
+    stored = np.load(data_root / "flickr8k_precomp" / "vectors.npz")
+    for stem, split in zip(("train", "dev", "test"), dataset.splits().values(), strict=True):
+        image, text = split.modalities
+        n = len(image)
+        assert image.sequences.shape == (n, *card.regions)
+        assert (image.vectors.shape, text.vectors.shape) == ((n, 1280), (5 * n, 384))
+        assert np.array_equal(np.asarray(text.vectors)[-7], stored[f"{stem}_text"][-7].astype(np.float32))
+        assert np.array_equal(split.pairs[:, 0], np.repeat(np.arange(n), 5))
+        assert np.array_equal(split.pairs[:, 1], np.arange(5 * n))
+        assert len(text.vocabulary) == card.words == 3178
+    text = dataset.train.modalities[1]
+    first = (data_root / "flickr8k_precomp" / "train_caps.txt").read_text().split("\n")[0]
+    assert first.lower() == "a black dog is running after a white dog in the snow ."
+    assert text.tokens[0, :15].tolist() == [1, 4, 5, 6, 7, 8, 9, 4, 10, 6, 11, 12, 13, 14, 2]
+    assert (text.lengths[0], text.lengths.min(), text.lengths.max()) == (15, 4, 40)
+    assert (text.tokens == 3).mean() < 0.02, "unknown words"
+
+
+def test_flickr8k_draws_training_images_with_all_their_captions_and_the_same_words(flickr8k):
+    whole, few, fewer = flickr8k(), flickr8k(train_images=1500), flickr8k(train_images=300)
+    image, text = few.train.modalities
+    assert (len(image), len(text), few.train.pairs.shape) == (1500, 7500, (7500, 2))
+    rows = image.item_ids.astype(int)
+    assert (np.diff(rows) > 0).all()
+    assert set(fewer.train.modalities[0].item_ids) <= set(image.item_ids), "small draws are part of larger ones"
+    some = np.array([0, 700, 1499])
+    assert np.array_equal(image.sequences[some], whole.train.modalities[0].sequences[rows[some]])
+    assert np.array_equal(image.vectors[some], whole.train.modalities[0].vectors[rows[some]])
+    caption = 5 * 700 + 3
+    assert few.train.pairs[caption].tolist() == [700, caption]
+    assert np.array_equal(text.tokens[caption], whole.train.modalities[1].tokens[5 * rows[700] + 3])
+    assert text.item_ids[caption] == f"{rows[700]}#3"
+    assert text.vocabulary == whole.train.modalities[1].vocabulary
+    assert [split_sha(s) for s in list(few.splits().values())[1:]] == [split_sha(s) for s in list(whole.splits().values())[1:]]
+    assert len({split_sha(d.train) for d in (whole, few, fewer)}) == 3
+    for wrong in (1, -1, 6001):
+        with pytest.raises(ValueError, match=rf"flickr8k\.train_images must be 0 \(all\) or lie in 2\.\.6000, got {wrong}"):
+            flickr8k(train_images=wrong)
+
+
+def test_words_of_flickr8k_are_those_of_nltk(data_root):
+    """The quick way for plain captions gives what the tokeniser gives, over a tenth of the real captions."""
+    from nltk.tokenize import NLTKWordTokenizer
+
+    path = data_root / "flickr8k_precomp" / "train_caps.txt"
+    if not path.exists():
+        pytest.skip(f"{data_root} holds no flickr8k_precomp")
+    tokeniser = NLTKWordTokenizer()
+    captions = [line for line in path.read_text().lower().split("\n")[::10] if ". " not in line.strip()]
+    assert len(captions) > 2900
+    assert [words_of(caption) for caption in captions] == [tokeniser.tokenize(caption) for caption in captions]
 
 
 # Finding and downloading files

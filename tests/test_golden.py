@@ -210,7 +210,32 @@ def label_noise(entry, z, monkeypatch):
         yield found[0], np.stack([class_numbers(m.labels) for m in given.train.modalities])
 
 
+def pair_noise(scheme, entry):
+    """Matches of the outputs that hold the image of every caption, each with the split under that noise."""
+    n, captions = entry["settings"]["N"], entry["settings"]["captions_per_image"]
+    pairs = np.stack([np.arange(n) // captions, np.arange(n)], axis=1)
+    vectors = (Modality(name=name, vectors=Rows(np.zeros((size, 1)))) for name, size in (("image", n // captions), ("text", n)))
+    split = PairedSet(modalities=tuple(vectors), pairs=pairs)
+    for found in matching(entry, r"output\.image_of_caption_(?P<case>N\d+_ratio(?P<rate>\w+)_seed(?P<seed>\d+))"):
+        noise = Noise(scheme, number(found["rate"]), 0, {"legacy_seed": int(found["seed"])})
+        yield found, corrupt(split, noise, family="golden").train
+
+
+def caption_noise(entry, z, monkeypatch):
+    for found, given in pair_noise("ncr_legacy", entry):
+        yield found[0], given.pairs[:, 0]
+        yield f"output.clean_{found['case']}", given.clean_pairs.astype(np.int64)
+
+
+def image_noise(entry, z, monkeypatch):
+    for found, given in pair_noise("decl_legacy", entry):
+        yield found[0], given.pairs[:, 0]
+        yield f"output.image_of_image_{found['case']}", given.pairs[:: entry["settings"]["captions_per_image"], 0]
+
+
 COMPUTED = {
+    "noise_ncr": caption_noise,
+    "noise_decl": image_noise,
     "mrl_rc": robust_clustering,
     "mrl_mc": multimodal_contrastive,
     "mrl_net": network,

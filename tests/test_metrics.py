@@ -45,6 +45,10 @@ def plain_r_precision(ranked):
     return sum(ranked[: sum(ranked)]) / sum(ranked)
 
 
+def plain_ap_at_r(ranked):
+    return sum(plain_precision_at_hits(ranked, sum(ranked))) / sum(ranked)
+
+
 def plain_ndcg(gains, k):
     dcg = sum(gain / np.log2(i + 2) for i, gain in enumerate(gains[:k]))
     return dcg / sum(gain / np.log2(i + 2) for i, gain in enumerate(sorted(gains, reverse=True)[:k]))
@@ -72,6 +76,7 @@ PLAIN = {
     },
     "first_rank": (plain_first_rank, metrics.first_rank),
     "r_precision": (plain_r_precision, metrics.r_precision),
+    "ap_at_r": (plain_ap_at_r, metrics.average_precision_at_r),
     "ndcg": (lambda ranked: plain_ndcg(ranked, None), metrics.ndcg),
     "ndcg@2": (lambda ranked: plain_ndcg(ranked, 2), lambda s, r: metrics.ndcg(s, r, 2)),
 }
@@ -249,8 +254,8 @@ def test_untied_rankings_equal_the_plain_definition(name, rankings):
 
 
 def all_values(similarity, relevance):
-    names = ["map", "map@50", "map@50_min", "r@1", "r@5", "r@10", "medr", "meanr", "ndcg", "pmrp"]
-    values = evaluate_block(names, similarity, relevance, plausible=[relevance])
+    names = ["map", "map@50", "map@50_min", "map@r", "r@1", "r@5", "r@10", "medr", "meanr", "ndcg"]
+    values = evaluate_block(names, similarity, relevance) | {"r_precision": metrics.r_precision(similarity, relevance)}
     points = metrics.pr_points(similarity, relevance).reshape(len(relevance), 22)
     return np.column_stack([*values.values(), points])
 
@@ -399,9 +404,10 @@ def test_pr_curve_is_the_mean_over_queries_with_relevant_items(rankings):
 
 
 def test_table_functions_equal_the_shared_pass(rankings):
-    ranking = [name for name, metric in METRICS.items() if metric.relevance != "scores" and metric.function]
-    assert set(METRICS) - set(ranking) == {"rsum", "micro_f1"}
-    shared = evaluate_block(ranking, *rankings, plausible=[rankings[1]])
+    ranking = [name for name, m in METRICS.items() if m.relevance in ("labels", "pairs") and m.function and name != "pmrp"]
+    noise = {"noise_precision", "noise_recall", "noise_f1", "noise_auroc"}
+    assert set(METRICS) - set(ranking) == {"rsum", "micro_f1", "pmrp", *noise}
+    shared = evaluate_block(ranking, *rankings)
     for name in ranking:
         np.testing.assert_array_equal(METRICS[name].function(*rankings), shared[name], err_msg=name)
     points = evaluate_block(["map", "pr_points"], *rankings)["pr_points"]
@@ -512,7 +518,11 @@ def test_wrong_inputs_raise():
     with pytest.raises(ValueError, match="rsum"):
         evaluate_block(["map", "rsum"], similarity, relevance)
     with pytest.raises(ValueError, match="zeta"):
-        evaluate_block(["pmrp"], similarity, relevance)
+        metrics.pmrp(similarity)
+    with pytest.raises(ValueError, match=r"pairs must lie in a matrix of shape \(1, 5\), got up to \[0, 5\]"):
+        metrics.evaluate_matches(["r@1"], similarity, [[0, 5]])
+    with pytest.raises(ValueError, match=r"names must be among r@1, .*, got \['map'\]"):
+        metrics.evaluate_matches(["map"], similarity, [[0, 0]])
 
 
 def test_importing_metrics_imports_no_heavy_package():

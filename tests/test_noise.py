@@ -96,7 +96,7 @@ def test_options_are_stored_complete_sorted_and_usable_again():
         (("mrl_legacy", 0.2, 0, {"shared": True}), ValueError, "no option 'shared'; its options: legacy_seed, mode"),
         (("mrl_legacy", 0.2, 0, {"legacy_seed": True}), ValueError, "must be int .*, got True"),
         (("mrl_legacy", 0.2, 0, {"mode": "pair"}), ValueError, r"one of \('sym', 'asym'\), got 'pair'"),
-        (("file", 0.2, 0), ValueError, r"option 'path' of 'file' must be str \(noise file, an MRL .json\), got None"),
+        (("file", 0.2, 0), ValueError, r"option 'path' of 'file' must be str \(noise file, an MRL .json, or .*\), got None"),
     ],
 )
 def test_noise_that_cannot_be_is_refused_with_the_reason(arguments, error, message):
@@ -112,10 +112,15 @@ def test_a_scheme_may_exclude_its_largest_rate(monkeypatch):
 
 
 def test_schemes_describe_themselves():
-    assert list(SCHEMES) == [*NESTED, "symmetric_multilabel", "mrl_legacy", "file"]
+    of_pairs = ["caption_shuffle", "image_shuffle", "ncr_legacy", "decl_legacy"]
+    assert list(SCHEMES) == [*NESTED, "symmetric_multilabel", "mrl_legacy", *of_pairs, "file"]
+    options = {}
     for name, scheme in SCHEMES.items():
-        assert (scheme.name, scheme.kind, scheme.max_rate, scheme.inclusive) == (name, "label", 1.0, True)
+        kind = "correspondence" if name in of_pairs else "label or correspondence" if name == "file" else "label"
+        assert (scheme.name, scheme.kind, scheme.max_rate, scheme.inclusive) == (name, kind, 1.0, name not in of_pairs)
         assert scheme.description and all(kind in (bool, int, str) for kind, _, _ in scheme.options.values())
+        for option, (_, default, _) in scheme.options.items():
+            assert options.setdefault(option, default) == default, "schemes that are joined share their options"
 
 
 # What is corrupted
@@ -526,7 +531,7 @@ def test_labels_survive_a_noise_file(tmp_path):
     again = draw(split, "file", 0.4, path=str(tmp_path / "noise.json"))
     assert again.noise_sha == noisy.noise_sha and again.realised_rate == noisy.realised_rate
     assert np.array_equal(again.train.clean["text"], noisy.clean["text"])
-    with pytest.raises(ValueError, match="labels of the train split, none for 'valid'"):
+    with pytest.raises(ValueError, match="a noise file is of the train split, none for 'valid'; use clean valid data"):
         draw(split, "file", 0.4, part="valid", path=str(tmp_path / "noise.json"))
 
 
@@ -546,7 +551,7 @@ def write(path, content):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[[0, 1,", "must be JSON, a list of lists of class numbers: Expecting value"),
+        ("[[0, 1,", "must be JSON, a list of lists of class numbers; one of pairs a .npy array: Expecting value"),
         ("\x00", "must be JSON"),
         ({"image": [0, 1, 2]}, "must be a list with one list of class numbers per modality"),
         ([0, 1, 2], "must be a list with one list of class numbers per modality"),
@@ -571,7 +576,7 @@ def test_a_noise_file_that_does_not_fit_is_refused_with_file_and_reason(tmp_path
 
 def test_rate_0_keeps_what_is_known_of_the_pairs():
     split = captioned()
-    assert draw(split, "symmetric", 0).train.clean is split.clean
+    assert np.array_equal(draw(split, "symmetric", 0).train.clean_pairs, split.clean_pairs)
 
 
 def test_export_needs_labels(tmp_path):
@@ -587,7 +592,7 @@ def captioned(n=400):
     image = Modality(name="image", vectors=Rows(np.arange(float(n))[:, None]), lengths=np.arange(n))
     text = Modality(name="text", sequences=Rows(np.arange(5.0 * n)[:, None, None]), lengths=np.arange(5 * n))
     pairs = np.stack([np.repeat(np.arange(n), 5), np.arange(5 * n)], axis=1)
-    return PairedSet(modalities=(image, text), pairs=pairs, clean=pairs[:, 1] % 3 > 0)
+    return PairedSet(modalities=(image, text), pairs=pairs, clean_pairs=pairs[:, 1] % 3 > 0)
 
 
 def where_from(split):
@@ -617,7 +622,7 @@ def test_shuffle_takes_lengths_and_the_clean_mask_of_the_pairs_along():
     image, text = where_from(mixed)
     assert np.array_equal(mixed.modalities[0].lengths, image) and np.array_equal(mixed.modalities[1].lengths, text)
     assert np.array_equal(image[mixed.pairs[:, 0]], text[mixed.pairs[:, 1]] // 5)
-    assert np.array_equal(mixed.clean, text[mixed.pairs[:, 1]] % 3 > 0)
+    assert np.array_equal(mixed.clean_pairs, text[mixed.pairs[:, 1]] % 3 > 0)
 
 
 def test_row_order_and_pair_order_carry_no_information():
@@ -639,7 +644,7 @@ def test_without_pairs_nothing_says_who_belongs_to_whom():
     image, text = where_from(mixed)
     assert mixed.pairs is None and (image == text).sum() < 10 and correlation(image, text) < 4 / np.sqrt(N)
     assert np.array_equal(mixed.clean["text"], split.clean["text"][text])
-    assert shuffle(captioned(), seed=0, keep_pairs=False).clean is None
+    assert shuffle(captioned(), seed=0, keep_pairs=False).clean_pairs is None
     assert shuffle(mixed, seed=0, keep_pairs=True).pairs is None
 
 

@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 import xmbench as xb
 from xmbench.noise import Noise, export_labels
-from xmbench.plan import cached_dataset, corruption_of, plan
+from xmbench.plan import _corruption, cached_dataset, corruption_of, plan
 from xmbench.registry import find_method, parameters_of
 from xmbench.run import Settings
 from xmbench.spec import Spec, canonical, load_spec, shipped
@@ -88,7 +89,7 @@ TABLES = [name for name in SHIPPED if "_table" in name]
 def test_every_shipped_spec_can_be_planned_on_synthetic_twins(name):
     grid = load_spec(name).as_twins(100)
     trials, cells = ([cell for cell in plan(grid) if bool(cell.run.trial) == trial] for trial in (True, False))
-    assert len(cells) == len(grid.methods) * len(grid.datasets) * len(grid.rates) * len(grid.seeds)
+    assert len(cells) == len(grid.methods) * len(grid.datasets) * len(grid.noise_schemes()) * len(grid.rates) * len(grid.seeds)
     assert len({cell.run.run_id for cell in trials}) == len(trials)
     assert {cell.status for cell in [*trials, *cells]} <= {"ready", "waiting"}
     assert bool(trials) == bool(grid.tune)
@@ -113,7 +114,7 @@ def test_every_table_of_the_papers_runs_on_synthetic_twins(name, tmp_path):
     grid = small(load_spec(name))
     cells, store = plan(grid, keep="none"), Store(tmp_path)
     outcome = sweep(todo(cells, store), store, Settings())
-    assert outcome.counts == {"ok": len(grid.methods) * len(grid.datasets)}, store.rows()["error"].dropna().tolist()
+    assert outcome.counts == {"ok": len(cells)}, store.rows()["error"].dropna().tolist()
     rows = store.rows()
     wanted = {"micro_f1"} if name == "labelwise_table1" else {"map"}
     for _, part in rows[(rows["split"] == "test") & rows["metric"].isin(wanted)].groupby("run_id"):
@@ -127,7 +128,15 @@ def test_a_spec_without_twins_for_all_its_datasets_is_refused(monkeypatch):
         Spec(datasets=("own",)).as_twins(2)
 
 
-def test_a_method_that_reads_pairs_does_not_run_where_there_are_none(monkeypatch):
+@pytest.fixture
+def own_noise():
+    """For tests that change a dataset under its name: its noise is remembered neither from before nor afterwards."""
+    _corruption.cache_clear()
+    yield
+    _corruption.cache_clear()
+
+
+def test_a_method_that_reads_pairs_does_not_run_where_there_are_none(monkeypatch, own_noise):
     def without_pairs(name, parameters):
         dataset = cached_dataset(name, parameters)
         return replace(dataset, train=replace(dataset.train, pairs=None))
@@ -216,6 +225,90 @@ def test_a_score_key_adds_the_protocol_and_noisy_validation_labels():
     assert [len({cell.score_key for cell in cells}) for cells in (clean, noisy, clean + noisy)] == [1, 2, 3]
 
 
+PAIRS_ONLY = {"mrl_mc": {"method": "mrl", "beta": 0.0}, "mrl_rc": {"method": "mrl", "beta": 1.0}}
+
+
+def shares(scheme, rates=(0.0, 0.4)):
+    """Methods whose fit is the same at both rates of a scheme."""
+    methods = ("cca", "ce", "mrl", "mrl_mc", "mrl_rc")
+    got = keys(*methods, variants=PAIRS_ONLY, schemes=(scheme,), rates=rates)
+    return {method for method in methods if got[method, rates[0], 0] == got[method, rates[1], 0]}
+
+
+def test_a_fit_key_follows_the_noise_of_pairs_only_where_the_fit_reads_pairs():
+    for scheme in ("caption_shuffle", "image_shuffle"):
+        assert shares(scheme) == {"ce", "mrl_rc"}
+
+
+def test_joined_noise_counts_for_what_a_fit_reads_of_it():
+    assert shares("symmetric+caption_shuffle@0.2") == {"cca", "mrl_mc"}
+    assert shares("caption_shuffle+symmetric@0.2") == {"ce", "mrl_rc"}
+    joined = keys("cca", "ce", "mrl", schemes=("symmetric+caption_shuffle@0.2",), rates=(0.4,))
+    labels = keys("cca", "ce", "mrl", schemes=("symmetric",), rates=(0.4,))
+    pairs = keys("cca", "ce", "mrl", schemes=("caption_shuffle",), rates=(0.2,))
+    assert joined["cca", 0.4, 0] == pairs["cca", 0.2, 0]
+    assert joined["ce", 0.4, 0] == labels["ce", 0.4, 0]
+    assert len({joined["mrl", 0.4, 0], labels["mrl", 0.4, 0], pairs["mrl", 0.2, 0]}) == 3
+
+
+def test_every_scheme_meets_every_rate_and_at_rate_0_they_share_their_results():
+    schemes = ("symmetric", "caption_shuffle")
+    cells = plan(spec("cca", "mrl", schemes=schemes, settings=(("noise", "shared", True),)))
+    cases = [(c.run.noise.scheme, c.run.noise.rate, c.run.method) for c in cells]
+    assert cases == [(s, r, m) for s in schemes for r in (0.0, 0.4) for m in ("cca", "mrl")]
+    assert len({cell.run.run_id for cell in cells}) == 8
+    by_case = dict(zip(cases, cells, strict=True))
+    for method in ("cca", "mrl"):
+        assert by_case["symmetric", 0.0, method].score_key == by_case["caption_shuffle", 0.0, method].score_key
+        assert by_case["symmetric", 0.4, method].fit_key != by_case["caption_shuffle", 0.4, method].fit_key
+    options = {cell.run.noise.scheme: dict(cell.run.noise.options) for cell in cells}
+    assert options == {"symmetric": {"shared": True}, "caption_shuffle": {}}, "an option goes to the scheme that has it"
+
+
+def test_results_at_rate_0_are_copied_from_one_scheme_to_the_next(tmp_path):
+    store = Store(tmp_path)
+    for scheme, measured in (("symmetric", 2), ("caption_shuffle", 1)):
+        work = todo(plan(spec("cca", schemes=(scheme,), rates=(0.0, 0.6))), store)
+        assert (sum(map(len, work.groups)), work.shared) == (2, 1)
+        assert len(work.known) == 2 - measured
+        assert sweep(work, store, Settings()).counts == {"ok": 2}
+    rows = store.rows()
+    rows = rows[(rows["metric"] == "map") & (rows["direction"] == "mean") & (rows["split"] == "test")]
+    value = rows.set_index(["noise_scheme", "noise_rate", "selection"])["value"].unstack(["noise_scheme", "noise_rate"])
+    assert (value["symmetric", 0.0] == value["caption_shuffle", 0.0]).all()
+    assert (value["symmetric", 0.6] == value["symmetric", 0.0]).all(), "cca reads no labels"
+    assert (value["caption_shuffle", 0.6] < value["caption_shuffle", 0.0] - 0.02).all(), "but pairs"
+    realised = rows.groupby(["noise_scheme", "noise_rate"])["realised_rate"].first()
+    assert (realised[:, 0.0] == 0).all()
+    assert realised["caption_shuffle", 0.6] == pytest.approx(0.6, abs=0.05)
+
+
+def test_tuning_chooses_for_each_scheme():
+    cells = plan(spec("cca", schemes=("symmetric", "caption_shuffle"), tune={"cca": "random:2"}))
+    trials = [cell.run.noise.scheme for cell in cells if cell.run.trial]
+    assert trials == ["symmetric"] * 2 + ["caption_shuffle"] * 2
+    assert {cell.status for cell in cells if not cell.run.trial} == {"waiting"}
+
+
+def test_noise_of_what_the_data_have_not_is_not_applicable(monkeypatch, own_noise):
+    def bare(name, parameters, parts):
+        dataset = cached_dataset(name, parameters)
+        train = dataset.train
+        if "labels" not in parts:
+            train = replace(train, modalities=tuple(replace(m, labels=None) for m in train.modalities))
+        return replace(dataset, train=train if "pairs" in parts else replace(train, pairs=None))
+
+    both = ("symmetric", "caption_shuffle")
+    for method, parts, reason in (
+        ("cca", {"pairs"}, "symmetric corrupts labels, which synthetic has not"),
+        ("ce", {"labels"}, "caption_shuffle corrupts pairs, which synthetic has not"),
+    ):
+        monkeypatch.setattr("xmbench.plan.cached_dataset", partial(bare, parts=parts))
+        cells = plan(spec(method, schemes=both, rates=(0.0, 0.2)))
+        impossible = [(cell.run.noise.rate, cell.reason) for cell in cells if cell.status != "ready"]
+        assert impossible == [(0.2, reason)]
+
+
 def given_labels(run):
     dataset = cached_dataset(run.dataset, canonical(dict(run.dataset_parameters)))
     return corruption_of(run, dataset)
@@ -247,12 +340,12 @@ def test_noise_can_be_read_from_an_mrl_file(tmp_path):
     path = tmp_path / "noise.json"
     export_labels(drawn.train, path)
     assert [len(labels) for labels in json.loads(path.read_text())] == [60, 60]
-    cell = only(spec("ce", rates=(0.4,), scheme="file", settings=(("noise", "path", str(path)),)))
+    cell = only(spec("ce", rates=(0.4,), schemes=("file",), settings=(("noise", "path", str(path)),)))
     read = given_labels(cell.run)
     assert (read.noise_sha, read.realised_rate) == (drawn.noise_sha, drawn.realised_rate)
     assert cell.fit_key == only(spec("ce", rates=(0.4,))).fit_key, "equal labels, equal fit, wherever they are from"
     with pytest.raises(ValueError, match="option 'path' of 'file' must be str"):
-        plan(spec("ce", rates=(0.4,), scheme="file"))
+        plan(spec("ce", rates=(0.4,), schemes=("file",)))
 
 
 def test_a_method_that_cannot_take_the_data_is_not_applicable_with_the_reason():
@@ -277,7 +370,7 @@ def test_missing_data_skip_the_cell_with_what_to_do(monkeypatch, tmp_path):
     [
         ({"methods": ("mrll",)}, "no method named 'mrll'; did you mean 'mrl'"),
         ({"datasets": ("openmojo",)}, "no dataset named 'openmojo'; did you mean 'openmoji'"),
-        ({"scheme": "symetric"}, "no noise scheme named 'symetric'; did you mean 'symmetric'"),
+        ({"schemes": ("symetric",)}, "no noise scheme named 'symetric'; did you mean 'symmetric'"),
         ({"protocol": "defualt"}, "no protocol named 'defualt'; did you mean 'default'"),
         ({"methods": ()}, "a run needs methods and a dataset"),
         ({"datasets": ()}, "a run needs methods and a dataset"),

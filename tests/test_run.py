@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 import xmbench as xb
-from xmbench.evaluate import noise_detection
+from xmbench.detection import noise_detection
 from xmbench.metrics import chance_ap
 from xmbench.plan import cached_dataset, corruption_of, make_cell, plan
 from xmbench.registry import _METHODS

@@ -1,10 +1,12 @@
 """Specs, profiles and protocols: what a file may say, what it means, and what is refused."""
 
 import tomllib
+from dataclasses import replace
 from importlib.resources import files
 
 import pytest
 
+from xmbench.datasets import dataset_card
 from xmbench.metrics import METRICS
 from xmbench.spec import Protocol, Spec, canonical, load_protocol, load_spec, parse_settings, seed_list, shipped
 
@@ -47,7 +49,7 @@ def test_a_spec_file_says_everything_that_the_command_line_can(toml):
         description="all of it",
         methods=("cca", "mrl_rc"),
         datasets=("openmoji",),
-        scheme="pair_flip",
+        schemes=("pair_flip",),
         rates=(0.0, 0.5),
         seeds=(4, 2),
         noise_seed=9,
@@ -62,7 +64,22 @@ def test_a_spec_file_says_everything_that_the_command_line_can(toml):
 def test_what_a_spec_leaves_out_is_the_command_lines_default(toml):
     assert load_spec(toml('methods = ["cca"]')) == Spec(name="own", methods=("cca",))
     assert Spec().rates == (0.0, 0.2, 0.4, 0.6, 0.8)
-    assert (Spec().scheme, Spec().seeds, Spec().protocol) == ("symmetric", (0, 1, 2), "default")
+    assert (Spec().noise_schemes(), Spec().seeds, Spec().protocol) == (("symmetric",), (0, 1, 2), "default")
+
+
+def test_a_spec_may_name_several_schemes(toml):
+    several = load_spec(toml('methods = ["cca"]\n[noise]\nscheme = ["symmetric", "symmetric+image_shuffle@0.2", "symmetric"]'))
+    assert several.noise_schemes() == several.schemes == ("symmetric", "symmetric+image_shuffle@0.2")
+    with pytest.raises(ValueError, match="schemes must be of type str, got 3"):
+        load_spec(toml('methods = ["cca"]\n[noise]\nscheme = 3'))
+
+
+def test_pairs_are_shuffled_by_default_where_no_dataset_has_labels(monkeypatch):
+    bare = replace(dataset_card("openmoji"), classes=None)
+    monkeypatch.setattr("xmbench.spec.dataset_card", lambda name: bare if name == "openmoji" else dataset_card(name))
+    assert Spec(datasets=("openmoji",)).noise_schemes() == ("caption_shuffle",)
+    assert Spec(datasets=("openmoji", "synthetic")).noise_schemes() == ("symmetric",)
+    assert Spec(datasets=("openmoji",), schemes=("pair_flip",)).noise_schemes() == ("pair_flip",)
 
 
 @pytest.mark.parametrize(

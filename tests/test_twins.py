@@ -13,6 +13,8 @@ from xmbench.metrics import average_precision, recall_at, shared_label
 from xmbench.types import split_sha
 
 ORIGINALS = sorted({name.removeprefix("synthetic_") for name in dataset_names()} - {"synthetic"})
+CAPTIONED = sorted(name for name in ORIGINALS if dataset_card(name).regions)
+LABELLED = sorted(set(ORIGINALS) - set(CAPTIONED))
 MULTILABEL = {"mirflickr25k", "nus_wide_multilabel", "coco_multilabel"}
 
 
@@ -25,6 +27,7 @@ def test_every_dataset_but_synthetic_has_a_twin():
     assert names == {"synthetic", *ORIGINALS, *(f"synthetic_{name}" for name in ORIGINALS)}
     released = {"wikipedia_deep", "nus_wide", "xmedianet", "xmedianet4", "inria_websearch"}
     assert {"wikipedia", "openmoji", *released, *MULTILABEL} <= names
+    assert CAPTIONED == ["cc152k_precomp", "coco_precomp", "f30k_precomp", "flickr8k"]
     with pytest.raises(LookupError, match="no dataset named 'synthetic_nuswide'; did you mean 'synthetic_nus_wide'"):
         load_dataset("synthetic_nuswide")
 
@@ -32,18 +35,18 @@ def test_every_dataset_but_synthetic_has_a_twin():
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_a_twin_keeps_the_facts_of_the_card_and_says_that_it_is_synthetic(name):
     original, twin = dataset_card(name), dataset_card(f"synthetic_{name}")
-    for fact in ("sizes", "widths", "classes", "multi_label", "labels_per_item"):
+    for fact in ("sizes", "widths", "classes", "multi_label", "labels_per_item", "regions", "captions", "words", "folds"):
         assert getattr(twin, fact) == getattr(original, fact), fact
     assert twin.name == f"synthetic_{name}"
     assert twin.title == f"Synthetic: the shape of {name}, nothing of its content"
-    assert (twin.licence, twin.urls, twin.sha256, twin.files) == ("none needed", {}, {}, ())
+    assert (twin.licence, twin.urls, twin.sha256, twin.files, twin.folder) == ("none needed", {}, {}, (), "")
     assert "drawn from a seed" in twin.source
     assert is_ready(twin)
     assert original.multi_label == (original.labels_per_item > 1) == (name in MULTILABEL)
-    assert set(twin.parameters) == set(dataset_parameters(twin.name)) >= {"shrink", "seed", "class_signal"}
+    assert set(twin.parameters) == set(dataset_parameters(twin.name)) >= {"shrink", "seed", "instance_signal"}
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
+@pytest.mark.parametrize("name", LABELLED)
 def test_a_shrunk_twin_has_the_shape_of_the_original(name):
     card, shrink = dataset_card(name), 500
     dataset = load_dataset(f"synthetic_{name}", shrink=shrink)
@@ -137,6 +140,118 @@ def test_rendering_in_blocks_changes_nothing_and_needs_one_copy(monkeypatch):
     features = sum(4 * len(m) * m.vectors.shape[1] for split in dataset.splits().values() for m in split.modalities)
     assert features <= held < 1.05 * features
     assert peak < 1.1 * features
+
+
+# Regions and captions
+
+
+@pytest.mark.parametrize("name", CAPTIONED)
+def test_a_twin_of_captioned_images_has_regions_and_words_of_the_shape_of_the_card(name):
+    card, shrink = dataset_card(name), 500
+    dataset = load_dataset(f"synthetic_{name}", shrink=shrink, region_width=8)
+    assert set(dataset.tests) == {"test", *card.folds}
+    most, k = max(card.folds.values(), default=1), card.captions
+    for part, n_original in card.sizes.items():
+        n = max(n_original // shrink, 2 * most)
+        image, text = dataset.splits()[part].modalities
+        assert image.sequences.shape == (n, card.regions[0], 8)
+        assert (len(text), len(text.vocabulary), text.vocabulary[:4]) == (
+            n * k,
+            card.words,
+            ("<pad>", "<start>", "<end>", "<unk>"),
+        )
+        assert (image.labels, text.labels, image.lengths) == (None, None, None)
+        widths = {m.name: None if m.vectors is None else m.vectors.shape[1] for m in (image, text)}
+        assert widths == (dict(card.widths) or {"image": None, "text": None})
+        rows = np.arange(n * k)
+        assert np.array_equal(dataset.splits()[part].pairs, np.stack([rows // k, rows], axis=1))
+
+
+def test_folds_of_a_twin_stay_equal_and_are_the_test_itself():
+    dataset = load_dataset("synthetic_coco_precomp", shrink=330, region_width=4)
+    assert dataset.folds == {"test:1k": 5}
+    assert dataset.tests["test:1k"] is dataset.tests["test"]
+    sizes = [len(split.modalities[0]) for split in dataset.splits().values()]
+    assert sizes == [343, 15, 15, 15]
+    assert [len(split.modalities[0]) for split in load_dataset("synthetic_coco_precomp", shrink=10**9).splits().values()] == [
+        10, 10, 10, 10,
+    ]  # fmt: skip
+
+
+def test_the_region_width_of_a_twin_is_that_of_the_card_unless_it_is_given():
+    image = load_dataset("synthetic_f30k_precomp", shrink=5000).train.modalities[0]
+    assert image.sequences.shape == (5, 36, 2048)
+    for wrong in ({"shrink": 0}, {"region_width": -1}):
+        with pytest.raises(ValueError, match="shrink must be 1 or more and region_width 0 or more"):
+            load_dataset("synthetic_f30k_precomp", **wrong)
+
+
+def words_and_regions(split):
+    """Counts (n, words) of every caption, and the mean region (n, d) of its image."""
+    image, text = split.modalities
+    counts = np.zeros((len(text), len(text.vocabulary)))
+    np.add.at(counts, (np.arange(len(text))[:, None], text.tokens), 1)
+    return counts[:, 4:], np.asarray(image.sequences).mean(axis=1)[split.pairs[:, 0]]
+
+
+def test_captions_of_synthetic_tell_their_images_apart():
+    """A linear map from words to regions, fitted on train, finds the image of a test caption; on shuffled pairs it does not."""
+    dataset = load_dataset("synthetic", regions=8, captions=3)
+    words, regions = words_and_regions(dataset.train)
+    test_words, test_regions = words_and_regions(dataset.tests["test"])
+
+    def recall(regions):
+        mapped = test_words @ np.linalg.lstsq(words.T @ words + np.eye(words.shape[1]), words.T @ regions, rcond=None)[0]
+        a, b = mapped - mapped.mean(axis=0), test_regions[::3] - test_regions.mean(axis=0)
+        cosine = (a / np.linalg.norm(a, axis=1, keepdims=True)) @ (b / np.linalg.norm(b, axis=1, keepdims=True)).T
+        return recall_at(cosine, np.arange(600)[:, None] // 3 == np.arange(200), 1).mean()
+
+    assert recall(regions) > 0.6
+    assert recall(np.random.default_rng(0).permutation(regions)) < 0.05
+
+
+def test_synthetic_regions_show_all_concepts_of_an_item_and_captions_name_half_of_them_or_more():
+    split = load_dataset("synthetic", regions=6, captions=2, noise=0.0, train=50).train
+    image, text = split.modalities
+    regions = np.asarray(image.sequences)
+    prototypes, shown = np.unique(regions.reshape(-1, regions.shape[2]), axis=0, return_inverse=True)
+    shown = shown.reshape(50, 6)
+    assert all(len(set(row)) == 4 for row in shown.tolist())
+    assert len(prototypes) <= 40
+    named_by: dict[int, set[int]] = {}
+    for row, (tokens, length) in enumerate(zip(text.tokens, text.lengths, strict=True)):
+        assert (tokens[0], tokens[length - 1]) == (1, 2)
+        assert not tokens[length:].any()
+        words = [text.vocabulary[token] for token in tokens[1 : length - 1]]
+        things = {word for word in words if word.startswith("thing")}
+        assert 2 <= len(things) <= 4
+        assert 1 <= len(words) - len(things) <= 4
+        for thing in things:
+            named_by.setdefault(thing, set(range(len(prototypes)))).intersection_update(shown[row // 2].tolist())
+    assert all(named_by.values()), "one region stands for a word wherever it is named"
+    assert len(set(text.lengths.tolist())) > 3
+
+
+def test_several_captions_have_vectors_labels_and_ids_of_their_own():
+    image, text = load_dataset("synthetic", captions=3, train=20).train.modalities
+    assert (len(image), len(text), text.tokens, image.sequences) == (20, 60, None, None)
+    assert np.array_equal(text.labels, np.repeat(image.labels, 3, axis=0))
+    assert text.item_ids[:4].tolist() == ["train-0.0", "train-0.1", "train-0.2", "train-1.0"]
+    assert len(np.unique(np.asarray(text.vectors), axis=0)) == 60
+    assert np.array_equal(np.asarray(image.vectors), vectors(load_dataset("synthetic", train=20).train))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"regions": -1}, r"synthetic\.regions must be 0 or more and synthetic\.captions 1 or more, got -1 and 1"),
+        ({"captions": 0}, "got 0 and 0"),
+        ({"regions": 4, "modalities": 3}, r"synthetic\.regions and synthetic\.captions need modalities=2, got 3"),
+    ],
+)
+def test_synthetic_regions_and_captions_must_be_possible(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        load_dataset("synthetic", **wrong)
 
 
 # Several classes per item, in `synthetic` itself

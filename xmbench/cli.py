@@ -1,12 +1,14 @@
 """The command line: thin, no logic. Results go to stdout, everything else to stderr."""
 
-import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from xmbench.noise_cli import noise
+from xmbench.printing import FORMAT, print_facts, print_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
 DONE, INTERNAL, USAGE, SOME_FAILED, REGRESSION, NO_DATA, NOTHING, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 REPORT_HINT = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
 
-FORMAT = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="How to print.")
 STORE = click.option("--store", default="results", show_default=True, help="Folder of results, or one parquet file of them.")
 
 
@@ -46,7 +47,10 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--methods", help="Names, separated by commas; see `xmbench list methods`."),
         click.option("--dataset", "datasets", help="Names, separated by commas; see `xmbench list datasets`."),
-        click.option("--noise", "scheme", help="Noise scheme.  [default: symmetric]"),
+        click.option("--noise", "schemes", metavar="NAME,NAME+NAME@RATE",
+                     help="Noise schemes, separated by commas; see `xmbench list noise`. One of labels and one of pairs may be "
+                          "joined: symmetric+caption_shuffle@0.2 has the latter at 0.2 beside every rate of the former. "
+                          " [default: symmetric, or caption_shuffle where no dataset has labels]"),
         click.option("--rates", help="Noise rates, separated by commas.  [default: 0,0.2,0.4,0.6,0.8]"),
         click.option("--seeds", help="How many, or a list such as 0,1,5 (one seed: 5,).  [default: 3]"),
         click.option("--noise-seed", type=int, help="Seed of the noise, where it should not follow --seeds."),
@@ -146,7 +150,7 @@ def _finish(outcome: "Outcome", failed: bool, store: "Store", run_ids: list[str]
     rows = rows[rows["run_id"].isin(run_ids)]
     summary = _summary(rows)
     if len(summary) or form != "table":
-        _print(summary, form)
+        print_frame(summary, form)
     for _, row in rows[~rows["status"].isin(["ok", "not_applicable"])].drop_duplicates("run_id").iterrows():
         reason = str(row["error"]).strip().splitlines()[-1]
         what = f"{row['method']} on {row['dataset']}, rate {row['noise_rate']}, seed {row['seed']}"
@@ -214,7 +218,10 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
         tuning = f"trial {run.trial}" if run.trial else run.tuning
         rows.append([run_id, run.dataset, str(run.noise), run.method, run.seed, tuning, run.protocol.name, state, cell.reason])
     columns = ["run_id", "dataset", "noise", "method", "seed", "tuning", "protocol", "state", "reason"]
-    _print(pd.DataFrame(rows, columns=columns), grid["form"])
+    print_frame(pd.DataFrame(rows, columns=columns), grid["form"])
+
+
+cli.add_command(noise)
 
 
 @cli.command("list")
@@ -226,7 +233,7 @@ def list_(kind: str, form: str) -> None:
 
     from xmbench.catalogue import catalogue
 
-    _print(pd.DataFrame(catalogue(kind)), form)
+    print_frame(pd.DataFrame(catalogue(kind)), form)
 
 
 @cli.command()
@@ -236,21 +243,7 @@ def info(name: str, form: str) -> None:
     """Everything about one method, dataset, noise scheme, metric, spec or protocol."""
     from xmbench.catalogue import describe
 
-    facts = describe(name)
-    if form == "json":
-        click.echo(json.dumps(facts, indent=2, default=str))
-    elif form == "csv":
-        import pandas as pd
-
-        _print(pd.DataFrame(sorted(facts.items()), columns=["fact", "value"]), form)
-    else:
-        for key, value in facts.items():
-            if isinstance(value, dict):
-                click.echo(f"{key}:")
-                for inner, text in value.items():
-                    click.echo(f"  {inner}: {text}")
-            else:
-                click.echo(f"{key}: {value}" if "\n" not in str(value) else f"{key}:\n{value}")
+    print_facts(describe(name), form)
 
 
 @cli.command()
@@ -268,7 +261,7 @@ def results(store: str, where: str | None, form: str) -> None:
         main = "dataset noise_scheme noise_rate method seed status split selection network direction metric value".split()
         click.echo(f"{len(rows)} rows; {len(rows.columns) - len(main)} more columns with --format csv or json", err=True)
         rows = rows[main]
-    _print(rows, form)
+    print_frame(rows, form)
 
 
 @cli.command()
@@ -308,7 +301,7 @@ def check(against: str, jobs: int, form: str) -> None:
         raise Stop(f"nothing in {against} could be measured: it must hold finished runs with MAP", NOTHING)
     click.echo(f"{len(table)} numbers of {against} compared, {len(bad)} of them differ", err=True)
     if len(bad):
-        _print(bad, form)
+        print_frame(bad, form)
     raise click.exceptions.Exit(REGRESSION if len(bad) else DONE)
 
 
@@ -316,7 +309,7 @@ def _spec(
     *,
     methods: str | None,
     datasets: str | None,
-    scheme: str | None,
+    schemes: str | None,
     rates: str | None,
     seeds: str | None,
     noise_seed: int | None,
@@ -332,13 +325,13 @@ def _spec(
     """The spec that the options describe."""
     from dataclasses import replace
 
-    from xmbench.spec import Spec, load_spec, parse_settings, seed_list
+    from xmbench.spec import Spec, command_line_settings, load_spec, seed_list
 
     spec = load_spec(spec_name) if spec_name else Spec()
     given: dict[str, Any] = {
         "methods": _names(methods),
         "datasets": _names(datasets),
-        "scheme": scheme,
+        "schemes": _names(schemes),
         "rates": None if rates is None else tuple(dict.fromkeys(_number(r, float, "--rates") for r in rates.split(","))),
         "seeds": None if seeds is None else seed_list(_seeds(seeds)),
         "noise_seed": noise_seed,
@@ -355,10 +348,7 @@ def _spec(
         if not spec.tune:
             raise ValueError("--tune-per says how --tune chooses: give --tune grid or --tune random:N with it")
         spec = replace(spec, tune_per=tune_per)
-    pairs = [setting.partition("=") for setting in settings]
-    if bad := next((key for key, sign, _ in pairs if not sign), None):
-        raise ValueError(f"--set must read OWNER.PARAM=VALUE, got {bad!r}")
-    return replace(spec, settings=(*spec.settings, *parse_settings({key: value for key, _, value in pairs})))
+    return replace(spec, settings=(*spec.settings, *command_line_settings(settings)))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:
@@ -377,33 +367,6 @@ def _number(text: str, kind: Callable[[str], Any], option: str) -> Any:
         return kind(text.strip())
     except ValueError:
         raise ValueError(f"{option} must hold numbers, got {text!r}") from None
-
-
-def _print(table: "pd.DataFrame", form: str) -> None:
-    """Print a frame to stdout."""
-    if form == "csv":
-        click.echo(table.to_csv(index=False), nl=False)
-    elif form == "json":
-        click.echo(table.to_json(orient="records", indent=2))
-    else:
-        _print_table(list(map(str, table.columns)), table.astype(object).where(table.notna(), "").itertuples(index=False))
-
-
-def _print_table(columns: list[str], rows: Iterable[tuple[Any, ...]]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in row))
-    plain: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # brackets and colons stand for themselves
-    console = Console(**plain)
-    if not console.is_terminal:
-        console = Console(width=200, **plain)
-    console.print(table)
 
 
 def main() -> None:

@@ -1,27 +1,43 @@
-"""Measuring a fitted method on a split: embeddings, similarities in blocks, metrics per query and per direction."""
+"""Measuring a fitted method on a split: embeddings, similarities, metrics per query and per direction."""
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import permutations
-from typing import Any
+from itertools import combinations, permutations
 
 import numpy as np
 
 from xmbench.method import Method
-from xmbench.metrics import METRICS, chance_ap, chance_recall, evaluate_block, micro_f1, plausible_relevance, shared_label
+from xmbench.metrics import (
+    METRICS,
+    chance_ap,
+    chance_ap_at_r,
+    chance_recall,
+    evaluate_block,
+    evaluate_matches,
+    micro_f1,
+    pmrp_of_classes,
+    shared_label,
+)
+from xmbench.scores import network_matrices, spread
 from xmbench.spec import Protocol
+from xmbench.subsets import folds_of
 from xmbench.types import FEATURES, Array, Embedding, Modality, PairedSet, stream
 
 ITEMS_PER_BLOCK = 4096
-SIMILARITY_BYTES = 1 << 28
+BLOCK_BYTES = 1 << 28
 RANKING_DEPTH = 50
+COLLAPSED_BELOW = 1e-4  # standard deviation of scores
+_OF_MATCHES = ("r@1", "r@5", "r@10", "medr", "meanr")  # what `evaluate_matches` measures
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 11)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of one run: network and direction, metric, value, the chance level, and how many queries it is over."""
+    """One number of one run: network and direction, metric, value, the chance level, and how many queries it is over.
+
+    `fold` is None for the whole split, and for the average over its folds.
+    """
 
     network: str
     direction: str
@@ -29,19 +45,40 @@ class Measure:
     value: float
     chance: float
     n_queries: int
+    fold: str | None = None
 
 
 @dataclass
 class Measured:
-    """All numbers of a split, and arrays by name: values per query, precision-recall curves."""
+    """All numbers of a split, and arrays by name: values per query, precision-recall curves.
+
+    `score_std` is the standard deviation of the similarities of items that are not paired, the least one over the networks;
+    NaN where pairs are not what a choice is made by.
+    """
 
     measures: list[Measure] = field(default_factory=list)
     arrays: dict[str, Array] = field(default_factory=dict)
+    score_std: float = math.nan
 
     def value(self, metric: str, *, network: str = "mean", direction: str = "mean") -> float:
         """One of the numbers."""
-        wanted = (network, direction, metric)
-        return next(m.value for m in self.measures if (m.network, m.direction, m.metric) == wanted)
+        wanted = (network, direction, metric, None)
+        return next(m.value for m in self.measures if (m.network, m.direction, m.metric, m.fold) == wanted)
+
+    @property
+    def collapsed(self) -> bool | None:
+        """Whether the scores are all but constant; None where that is not asked."""
+        return None if math.isnan(self.score_std) else self.score_std < COLLAPSED_BELOW
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be measured: the protocol's metrics, for every network or their mean alone, curves, rankings."""
+
+    protocol: Protocol
+    curves: bool = False
+    rankings: bool = False
+    only_mean: bool = False
 
 
 def embed_split(method: Method, split: PairedSet, dtype: str, seed: int) -> dict[str, list[Embedding]]:
@@ -56,22 +93,26 @@ def embed_split(method: Method, split: PairedSet, dtype: str, seed: int) -> dict
 def _embed(method: Method, modality: Modality, dtype: str, seed: int) -> list[Embedding]:
     order = stream("embed", seed, modality.name).permutation(len(modality))
     shown = modality.only(FEATURES).take(order)
-    blocks = []
+    whole: list[Embedding] = []
     for start in range(0, len(order), ITEMS_PER_BLOCK):
         rows = np.arange(start, min(start + ITEMS_PER_BLOCK, len(order)))
         made = method.embed(shown.take(rows).materialised())
         networks = [made] if isinstance(made, Embedding) else list(made)
         for embedding in networks:
             _check_embedding(method, modality.name, embedding, len(rows))
-        blocks.append(networks)
-    back = np.argsort(order)
-    return [_joined(list(parts), dtype).take(back) for parts in zip(*blocks, strict=True)]
+        whole = whole or [_empty_like(embedding, len(order), k, dtype) for k, embedding in enumerate(networks)]
+        for target, embedding in zip(whole, networks, strict=True):
+            target.values[order[rows]] = embedding.values
+            if target.lengths is not None:
+                target.lengths[order[rows]] = embedding.lengths
+    return whole
 
 
-def _joined(parts: list[Embedding], dtype: str) -> Embedding:
-    values = np.concatenate([part.values for part in parts]).astype(dtype)
-    lengths = [part.lengths for part in parts if part.lengths is not None]
-    return Embedding(parts[0].modality, values, np.concatenate(lengths) if lengths else None)
+def _empty_like(embedding: Embedding, n_items: int, network: int, dtype: str) -> Embedding:
+    """Room for the embedding of all items by one network."""
+    values = np.empty((n_items, *np.shape(embedding.values)[1:]), dtype)
+    lengths = None if embedding.lengths is None else np.empty(n_items, np.asarray(embedding.lengths).dtype)
+    return Embedding(embedding.modality, values, lengths, network)
 
 
 def _check_embedding(method: Method, name: str, embedding: Embedding, n_items: int) -> None:
@@ -100,56 +141,92 @@ def measure(
 
     With `curves`, precision-recall curves too; with `rankings`, the first 50 gallery items of every query.
     """
+    return _measured(method, split, embeddings, _Asked(protocol, curves, rankings))
+
+
+def _measured(method: Method, split: PairedSet, embeddings: dict[str, list[Embedding]], asked: _Asked) -> Measured:
     measured = Measured()
     names = [modality.name for modality in split.modalities]
-    n_networks = len(embeddings[names[0]])
-    networks = ["mean"] if n_networks == 1 else ["mean", *map(str, range(n_networks))]
-    for network in networks:
-        chosen = range(n_networks) if network == "mean" else [int(network)]
-        if method.retrieves():
-            for first, second in permutations(range(len(names)), 2):
-                similarity = Similarity(method, embeddings, (first, second), names, list(chosen))
-                _measure_direction(measured, split, (first, second), network, similarity, protocol, curves, rankings)
-            _average_directions(measured, network)
-    if "micro_f1" in protocol.metrics:
+    by_network: dict[str, Measured] = {"mean": Measured()}
+    for pair in combinations(range(len(names)), 2) if method.retrieves() else ():
+        first, second = (embeddings[names[i]] for i in pair)
+        for network, matrix in network_matrices(method, first, second):
+            if network == "mean" or not asked.only_mean:
+                part = by_network.setdefault(network, Measured())
+                _measure_pair(part, split, pair, network, matrix, asked)
+            if split.pairs is not None and not _by_labels(split, asked.protocol) and (network != "mean" or len(first) == 1):
+                measured.score_std = float(np.fmin(measured.score_std, spread(matrix, split.pairs[:, list(pair)])))
+    order = {f"{names[i]}2{names[j]}": k for k, (i, j) in enumerate(permutations(range(len(names)), 2))}
+    for network, part in by_network.items():
+        measured.measures += sorted(part.measures, key=lambda m: order[m.direction])
+        measured.arrays |= part.arrays
+        _average_directions(measured, network)
+    if "micro_f1" in asked.protocol.metrics:
         _measure_classes(measured, method, split)
     return measured
 
 
-class Similarity:
-    """Similarities of all queries of one modality with a gallery of another, in blocks of queries, mean over networks.
+def measure_folds(
+    method: Method,
+    split: PairedSet,
+    embeddings: dict[str, list[Embedding]],
+    protocol: Protocol,
+    n_folds: int,
+    *,
+    curves: bool = False,
+) -> Measured:
+    """`measure` of each of the split's folds and the average over them; values per query one fold after the other.
 
-    `Method.similarity` is always called with the modalities in the dataset's order.
+    Raises:
+        ValueError: the items of the first modality do not divide into as many folds.
+    """
+    parts = []
+    for fold, rows in folds_of(split, n_folds):
+        items = {m.name: [e.take(r) for e in embeddings[m.name]] for m, r in zip(split.modalities, rows, strict=True)}
+        parts.append(measure(method, fold, items, protocol, curves=curves))
+    whole = Measured(score_std=float(np.fmin.reduce([part.score_std for part in parts])))
+    for of_folds in zip(*(part.measures for part in parts), strict=True):
+        value, chance = (float(np.mean([getattr(m, key) for m in of_folds])) for key in ("value", "chance"))
+        n_queries = sum(m.n_queries for m in of_folds)
+        whole.measures.append(replace(of_folds[0], value=value, chance=chance, n_queries=n_queries))
+    for k, part in enumerate(parts):
+        whole.measures += [replace(m, fold=str(k)) for m in part.measures]
+    for name in parts[0].arrays:
+        arrays = [part.arrays[name] for part in parts]
+        whole.arrays[name] = np.mean(arrays, axis=0) if name.startswith("pr/") else np.concatenate(arrays)
+    return whole
+
+
+class Similarity:
+    """Similarities of all queries of one modality with a gallery of another: the matrix of both, or its transpose.
+
+    `matrix` has the modalities in the dataset's order, as `Method.similarity` has them.
     """
 
-    def __init__(
-        self,
-        method: Method,
-        embeddings: dict[str, list[Embedding]],
-        direction: tuple[int, int],
-        names: list[str],
-        networks: list[int],
-    ) -> None:
-        self._method, self._networks, self._swapped = method, networks, direction[0] > direction[1]
-        self._query, self._gallery = embeddings[names[direction[0]]], embeddings[names[direction[1]]]
+    def __init__(self, matrix: Array, direction: tuple[int, int], names: list[str]) -> None:
+        self._matrix = matrix.T if direction[0] > direction[1] else matrix
         self.name = f"{names[direction[0]]}2{names[direction[1]]}"
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
         """Pairs of (slice of the queries, (block, n_gallery) similarities)."""
-        n_queries, n_gallery = len(self._query[0].values), len(self._gallery[0].values)
-        size = max(1, SIMILARITY_BYTES // (4 * n_gallery))
+        n_queries, n_gallery = self._matrix.shape
+        size = max(1, BLOCK_BYTES // (4 * n_gallery))
         for start in range(0, n_queries, size):
             rows = slice(start, min(start + size, n_queries))
-            parts = [self._one(self._query[k].take(rows), self._gallery[k]) for k in self._networks]
-            yield rows, parts[0] if len(parts) == 1 else np.mean(parts, axis=0)
+            yield rows, self._matrix[rows]
 
-    def _one(self, query: Embedding, gallery: Embedding) -> Array:
-        first, second = (gallery, query) if self._swapped else (query, gallery)
-        got = np.asarray(self._method.similarity(first, second))
-        wanted = (len(first.values), len(second.values))
-        if got.shape != wanted:
-            raise ValueError(f"{self._method.info.name}.similarity must return {wanted} values, got {got.shape}")
-        return got.T if self._swapped else got
+
+def _measure_pair(
+    measured: Measured, split: PairedSet, pair: tuple[int, int], network: str, matrix: Array, asked: _Asked
+) -> None:
+    """Both directions between two modalities; what the best match tells is found for both at once."""
+    names = [modality.name for modality in split.modalities]
+    matches: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
+    wanted = [name for name in asked.protocol.metrics if name in _OF_MATCHES]
+    if wanted and split.pairs is not None:
+        matches = evaluate_matches(wanted, matrix, split.pairs[:, list(pair)])
+    for direction, of_direction in zip((pair, pair[::-1]), matches, strict=True):
+        _measure_direction(measured, split, direction, network, Similarity(matrix, direction, names), of_direction, asked)
 
 
 def _measure_direction(
@@ -158,38 +235,33 @@ def _measure_direction(
     direction: tuple[int, int],
     network: str,
     similarity: Similarity,
-    protocol: Protocol,
-    curves: bool,
-    rankings: bool,
+    matches: dict[str, Array],
+    asked: _Asked,
 ) -> None:
     wanted = {
-        kind: [m for m in protocol.metrics if METRICS[m].relevance == kind and METRICS[m].function]
+        kind: [m for m in asked.protocol.metrics if METRICS[m].relevance == kind and METRICS[m].function]
         for kind in ("labels", "pairs")
     }
     relevance = {kind: Relevance(split, direction, kind) for kind, metrics in wanted.items() if metrics and _has(split, kind)}
-    values: dict[str, list[Array]] = {name: [] for kind in relevance for name in wanted[kind]}
-    counts: dict[str, list[Array]] = {kind: [] for kind in relevance}
-    points: list[Array] = []
-    tops: list[Array] = []
+    parts: dict[str, list[Array]] = {name: [] for kind in relevance for name in wanted[kind]}
+    parts |= {name: [values] for name, values in matches.items()} | {"pr_points": [], "ranking": []}
     for rows, block in similarity.blocks():
         for kind, relevant in relevance.items():
-            mask = relevant.block(rows)
-            counts[kind].append(mask.sum(axis=1))
-            names = [*wanted[kind], "pr_points"] if kind == "labels" and curves else wanted[kind]
-            plausible = relevant.plausible(rows) if "pmrp" in names else ()
-            gains = relevant.gains(rows) if "ndcg" in names or "ndcg@100" in names else None
-            for name, per_query in evaluate_block(names, block, mask, plausible=plausible, gains=gains).items():
-                (points if name == "pr_points" else values[name]).append(per_query)
-        if rankings:
-            tops.append(np.argsort(-block, axis=1, kind="stable")[:, :RANKING_DEPTH].astype(np.int32))
-    if tops:
-        measured.arrays[f"ranking/{network}/{similarity.name}"] = np.concatenate(tops)
-    for name, parts in values.items():
-        kind = METRICS[name].relevance
-        chance = _chance(name, np.concatenate(counts[kind]), relevance[kind].n_gallery)
-        _add(measured, network, similarity.name, name, np.concatenate(parts), chance, protocol)
-    if points:
-        measured.arrays[f"pr/{network}/{similarity.name}"] = _curve(np.concatenate(points))
+            names = [name for name in wanted[kind] if name not in matches]
+            names += ["pr_points"] if kind == "labels" and asked.curves else []
+            for name, per_query in relevant.evaluate(names, rows, block).items():
+                parts[name].append(per_query)
+        if asked.rankings:
+            parts["ranking"].append(np.argsort(-block, axis=1, kind="stable")[:, :RANKING_DEPTH].astype(np.int32))
+    values = {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
+    if "ranking" in values:
+        measured.arrays[f"ranking/{network}/{similarity.name}"] = values.pop("ranking")
+    if "pr_points" in values:
+        measured.arrays[f"pr/{network}/{similarity.name}"] = _curve(values.pop("pr_points"))
+    for name, per_query in values.items():
+        of_kind = relevance[METRICS[name].relevance]
+        chance = _chance(name, of_kind.counts(), of_kind.n_gallery)
+        _add(measured, network, similarity.name, name, per_query, chance, asked.protocol)
 
 
 def _has(split: PairedSet, kind: str) -> bool:
@@ -201,22 +273,45 @@ class Relevance:
 
     def __init__(self, split: PairedSet, direction: tuple[int, int], kind: str) -> None:
         query, gallery = (split.modalities[i] for i in direction)
-        self.n_gallery = len(gallery)
-        self._labels = (query.labels, gallery.labels) if kind == "labels" else None
+        self.n_gallery, self._n_queries = len(gallery), len(query)
+        self._labels = None
         self._pairs: Array = np.empty((0, 2), dtype=int)
+        self._counts: list[Array] = []
         if kind == "pairs" and split.pairs is not None:
-            self._pairs = split.pairs[:, list(direction)]
+            self._pairs = np.unique(split.pairs[:, list(direction)], axis=0)
+        elif query.labels is not None and gallery.labels is not None:
+            self._labels = query.labels, gallery.labels
 
-    def block(self, rows: slice) -> Array:
+    def evaluate(self, names: list[str], rows: slice, block: Array) -> dict[str, Array]:
+        """Values per query (len(rows),) of metrics by name; `block` holds the similarities of the queries `rows`."""
+        values = {}
+        ranking = [name for name in names if name != "pmrp"]
+        if ranking:
+            mask = self._block(rows)
+            if self._labels is not None:
+                self._counts.append(mask.sum(axis=1))
+            gains = self._gains(rows) if {"ndcg", "ndcg@100"} & set(ranking) else None
+            values = evaluate_block(ranking, block, mask, gains=gains)
+        if "pmrp" in names and self._labels is not None:
+            values["pmrp"] = pmrp_of_classes(block, self._labels[0][rows], self._labels[1])
+        return values
+
+    def counts(self) -> Array:
+        """Number of relevant items of every query evaluated."""
+        if self._labels is None:
+            return np.bincount(self._pairs[:, 0], minlength=self._n_queries)
+        return np.concatenate([np.empty(0, int), *self._counts])
+
+    def _block(self, rows: slice) -> Array:
         """(len(rows), n_gallery) bool."""
-        if self._labels is not None and self._labels[0] is not None and self._labels[1] is not None:
+        if self._labels is not None:
             return shared_label(self._labels[0][rows], self._labels[1])
         inside = self._pairs[(self._pairs[:, 0] >= rows.start) & (self._pairs[:, 0] < rows.stop)]
         mask = np.zeros((rows.stop - rows.start, self.n_gallery), dtype=bool)
         mask[inside[:, 0] - rows.start, inside[:, 1]] = True
         return mask
 
-    def gains(self, rows: slice) -> Array | None:
+    def _gains(self, rows: slice) -> Array | None:
         """(len(rows), n_gallery) numbers of shared labels; None where no item has several, so that relevance says it all."""
         query, gallery = self._labels or (None, None)
         if query is None or gallery is None or max(query.sum(axis=1).max(), gallery.sum(axis=1).max()) < 2:
@@ -224,18 +319,14 @@ class Relevance:
         shared: Array = query[rows].astype(np.float32) @ gallery.astype(np.float32).T
         return shared
 
-    def plausible(self, rows: slice) -> list[Array]:
-        """For PMRP: (len(rows), n_gallery) bool, whose class vectors differ in at most zeta = 0, 1, 2 classes."""
-        if self._labels is None or self._labels[0] is None or self._labels[1] is None:
-            return []
-        return [plausible_relevance(self._labels[0][rows], self._labels[1], zeta) for zeta in (0, 1, 2)]
-
 
 def _chance(metric: str, n_relevant: Array, n_gallery: int) -> float:
     """The metric's expectation for a random ranking, averaged over the queries with a relevant item; NaN where unknown."""
     counted = n_relevant[n_relevant > 0]
-    if not len(counted) or not (metric == "map" or metric.startswith("r@")):
+    if not len(counted) or not (metric == "map" or metric == "map@r" or metric.startswith("r@")):
         return math.nan
+    if metric == "map@r":
+        return float(chance_ap_at_r(counted, n_gallery).mean())
     expected = chance_ap(counted, n_gallery) if metric == "map" else chance_recall(counted, n_gallery, int(metric[2:]))
     return float(expected.mean())
 
@@ -250,7 +341,7 @@ def _add(measured: Measured, network: str, direction: str, name: str, values: Ar
     """Average the values per query (n_q,), NaN where no item is relevant, and keep them."""
     measured.arrays[f"per_query/{network}/{direction}/{name}"] = values.astype(np.float32)
     counted = values[~np.isnan(values)]
-    if protocol.no_relevant == "zero" and METRICS[name].higher_is_better:
+    if protocol.no_relevant == "zero" and METRICS[name].higher_is_better and name != "pmrp":  # whose NaN are no queries
         counted = np.nan_to_num(values)
     value = float(METRICS[name].aggregate(counted)) if len(counted) else math.nan
     measured.measures.append(Measure(network, direction, name, value, chance, len(counted)))
@@ -279,49 +370,22 @@ def _measure_classes(measured: Measured, method: Method, split: PairedSet) -> No
 
 def selection_score(method: Method, split: PairedSet, embeddings: dict[str, list[Embedding]], protocol: Protocol) -> float:
     """What chooses an epoch: the mean MAP of all directions where there are labels, else rSum; a classifier's micro F1."""
+    return score_and_spread(method, split, embeddings, protocol)[0]
+
+
+def score_and_spread(
+    method: Method, split: PairedSet, embeddings: dict[str, list[Embedding]], protocol: Protocol
+) -> tuple[float, float]:
+    """`selection_score`, and the standard deviation of the scores it is made of, see `Measured`."""
     if not method.retrieves():
         classified = measure(method, split, embeddings, replace(protocol, metrics=("micro_f1",))).measures
-        return float(np.mean([m.value for m in classified])) if classified else math.nan
-    by_labels = _has(split, "labels") if protocol.selection == "auto" else protocol.selection == "map"
+        return float(np.mean([m.value for m in classified])) if classified else math.nan, math.nan
+    by_labels = _by_labels(split, protocol)
     metrics = ("map",) if by_labels else ("r@1", "r@5", "r@10")
-    measured = measure(method, split, embeddings, replace(protocol, metrics=metrics))
-    return measured.value("map" if by_labels else "rsum")
+    measured = _measured(method, split, embeddings, _Asked(replace(protocol, metrics=metrics), only_mean=True))
+    return measured.value("map" if by_labels else "rsum"), measured.score_std
 
 
-def noise_detection(weights: Any, clean: Array | dict[str, Array]) -> dict[str, float]:
-    """How well weights in [0, 1] find what is noisy (weight below one half): precision, recall, F1 and AUROC.
-
-    Args:
-        weights: in the form of `clean`, or a list of such, one per network: then each, their mean, and the intersection
-            (noisy where every network says so) are measured.
-        clean: (n_pairs,) bool, or {modality: (n,) bool}.
-
-    Returns:
-        {"noise_f1/mean": ..., "noise_recall/0": ...}
-    """
-    truth = ~_flat(clean).astype(bool)
-    networks = [_flat(w) for w in weights] if isinstance(weights, list) else [_flat(weights)]
-    shown = {"mean": np.mean(networks, axis=0)}
-    if len(networks) > 1:
-        shown |= {str(k): w for k, w in enumerate(networks)} | {"intersection": np.max(networks, axis=0)}
-    return {f"{name}/{network}": v for network, w in shown.items() for name, v in _detection(w, truth).items()}
-
-
-def _flat(values: Array | dict[str, Array]) -> Array:
-    return np.concatenate([values[k] for k in sorted(values)]) if isinstance(values, dict) else np.asarray(values)
-
-
-def _detection(weights: Array, noisy: Array) -> dict[str, float]:
-    from scipy.stats import rankdata
-
-    found = weights < 0.5
-    hits, n_noisy = float((found & noisy).sum()), int(noisy.sum())
-    precision = hits / found.sum() if found.any() else math.nan
-    recall = hits / n_noisy if n_noisy else math.nan
-    n_clean = len(noisy) - n_noisy
-    auroc = math.nan
-    if n_noisy and n_clean:
-        auroc = float((rankdata(-weights)[noisy].sum() - n_noisy * (n_noisy + 1) / 2) / (n_noisy * n_clean))
-    total = found.sum() + n_noisy
-    f1 = 2 * hits / total if total else math.nan
-    return {"noise_precision": float(precision), "noise_recall": recall, "noise_f1": float(f1), "noise_auroc": auroc}
+def _by_labels(split: PairedSet, protocol: Protocol) -> bool:
+    """Whether MAP chooses, not rSum."""
+    return _has(split, "labels") if protocol.selection == "auto" else protocol.selection == "map"

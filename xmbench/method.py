@@ -73,7 +73,7 @@ class Method(ABC):
         return None
 
     def clean_weights(self) -> Array | dict[str, Array] | list[Any] | None:
-        """How clean each training pair or label is believed to be, in [0, 1], in the form of `PairedSet.clean`.
+        """How clean each training pair or label is believed to be, in [0, 1], as `PairedSet.clean_pairs` or `clean` has it.
 
         One entry of a list per network. None for methods that hold no such belief.
         """

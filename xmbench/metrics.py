@@ -7,7 +7,7 @@ Measures Efficiently in the Presence of Tied Scores", ECIR 2008). +0 and -0 are 
 A metric needs little of the ranking: the tie groups of `xmbench.ties`, over which each one is a short sum.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -16,13 +16,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from xmbench.ties import (
+    BestGroups,
     Bools,
     Floats,
     Ints,
     Relevant,
     TieGroups,
     as_similarity,
+    best_groups,
+    checked_block,
     checked_groups,
+    r_precisions,
     relevant_from_mask,
     require_depth,
     require_finite,
@@ -53,6 +57,12 @@ def _precision_sums(groups: TieGroups, depth: NDArray[Any]) -> Floats:
 
 def _average_precision(groups: TieGroups) -> Floats:
     total = groups.sum_per_query(_precision_sums(groups, groups.size))
+    return groups.nan_without_relevant(total / np.maximum(groups.n_relevant, 1))
+
+
+def _average_precision_at_r(groups: TieGroups) -> Floats:
+    depth = groups.depth(np.repeat(groups.n_relevant, groups.groups_per_query))
+    total = groups.sum_per_query(_precision_sums(groups, depth))
     return groups.nan_without_relevant(total / np.maximum(groups.n_relevant, 1))
 
 
@@ -140,15 +150,26 @@ def average_precision_at(
     return _average_precision_at(checked_groups(similarity, relevance), k, denominator)
 
 
+def average_precision_at_r(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
+    """Average precision of each query within the top R, R being the number of its relevant items: mAP@R before the mean.
+
+    AP@R = 1/R sum of j / rank over the relevant items j among the top R (Musgrave et al., "A Metric Learning Reality Check",
+    ECCV 2020; for captions Chun et al., "ECCV Caption", ECCV 2022).
+
+    Args:
+        similarity: (n_q, n_g) float, finite.
+        relevance: (n_q, n_g) bool.
+
+    Returns:
+        (n_q,) float in [0, 1]; NaN for a query without a relevant item.
+
+    >>> average_precision_at_r([[4.0, 3.0, 2.0, 1.0]], [[False, True, True, False]])  # 1/2 of (1/2)
+    array([0.25])
+    """
+    return _average_precision_at_r(checked_groups(similarity, relevance))
+
+
 # ---- ranks -----------------------------------------------------------------------------------------------
-
-
-def _first_group(groups: TieGroups, values: NDArray[Any]) -> NDArray[Any]:
-    """The value of each query's best group, 1 where it has none."""
-    first = np.ones(len(groups.n_relevant), values.dtype)
-    filled = groups.groups_per_query > 0
-    first[filled] = values[groups.row_start[:-1][filled]]
-    return first
 
 
 def _miss_probability(n: NDArray[Any], r: NDArray[Any], m: NDArray[Any]) -> Floats:
@@ -160,8 +181,8 @@ def _miss_probability(n: NDArray[Any], r: NDArray[Any], m: NDArray[Any]) -> Floa
     return miss
 
 
-def _recall_at(groups: TieGroups, k: int) -> Floats:
-    above, size, hits = (_first_group(groups, x) for x in (groups.above, groups.size, groups.hits))
+def _recall_at(groups: BestGroups, k: int) -> Floats:
+    above, size, hits = groups.above, groups.size, groups.hits
     recall = (above + size <= k).astype(np.float64)
     cut = (above < k) & (k < above + size)
     recall[cut] = 1 - _miss_probability(size[cut], hits[cut], k - above[cut])
@@ -183,11 +204,11 @@ def recall_at(similarity: ArrayLike, relevance: ArrayLike, k: int) -> Floats:
     array([1.    , 0.6667])
     """
     require_depth(k)
-    return _recall_at(checked_groups(similarity, relevance), k)
+    return _recall_at(checked_groups(similarity, relevance).best(), k)
 
 
-def _first_rank(groups: TieGroups) -> Floats:
-    above, size, hits = (_first_group(groups, x).astype(np.float64) for x in (groups.above, groups.size, groups.hits))
+def _first_rank(groups: BestGroups) -> Floats:
+    above, size, hits = (x.astype(np.float64) for x in (groups.above, groups.size, groups.hits))
     return groups.nan_without_relevant(above + (size + 1) / (hits + 1))
 
 
@@ -206,13 +227,12 @@ def first_rank(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
     >>> first_rank([[3.0, 2.0, 1.0], [1.0, 1.0, 1.0]], [[False, True, True], [False, False, True]])
     array([2., 2.])
     """
-    return _first_rank(checked_groups(similarity, relevance))
+    return _first_rank(checked_groups(similarity, relevance).best())
 
 
-def _r_precision(groups: TieGroups) -> Floats:
-    depth = groups.depth(np.repeat(groups.n_relevant, groups.groups_per_query))
-    found = groups.sum_per_query(groups.hits * (depth / groups.size))
-    return groups.nan_without_relevant(found / np.maximum(groups.n_relevant, 1))
+def _r_precision(similarity: NDArray[Any], relevance: Bools) -> Floats:
+    rows, columns = (np.arange(n) for n in relevance.shape)
+    return np.asarray(r_precisions(similarity, (~relevance).view(np.uint8), rows, columns, 1)[0])
 
 
 def r_precision(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
@@ -228,7 +248,16 @@ def r_precision(similarity: ArrayLike, relevance: ArrayLike) -> Floats:
     >>> r_precision([[4.0, 3.0, 2.0, 1.0]], [[True, False, True, False]])
     array([0.5])
     """
-    return _r_precision(checked_groups(similarity, relevance))
+    return _r_precision(*checked_block(similarity, relevance))
+
+
+def _class_distance(query_classes: ArrayLike, gallery_classes: ArrayLike) -> NDArray[np.float32]:
+    """L1 distance (n_q, n_g) of 0/1 class vectors."""
+    query, gallery = np.asarray(query_classes, np.float32), np.asarray(gallery_classes, np.float32)
+    # |a - b| = |a| + |b| - 2ab for 0/1 vectors, written as one product of longer vectors.
+    left = np.column_stack([query, query.sum(1), np.ones(len(query), np.float32)])
+    right = np.column_stack([-2 * gallery, np.ones(len(gallery), np.float32), gallery.sum(1)])
+    return np.asarray(left @ right.T)
 
 
 def plausible_relevance(query_classes: ArrayLike, gallery_classes: ArrayLike, zeta: int) -> Bools:
@@ -245,11 +274,7 @@ def plausible_relevance(query_classes: ArrayLike, gallery_classes: ArrayLike, ze
     >>> plausible_relevance([[1, 1, 0]], [[1, 1, 0], [1, 0, 0], [0, 0, 1]], 1)
     array([[ True,  True, False]])
     """
-    query, gallery = np.asarray(query_classes, np.float32), np.asarray(gallery_classes, np.float32)
-    # |a - b| = |a| + |b| - 2ab for 0/1 vectors, written as one product of longer vectors.
-    left = np.column_stack([query, query.sum(1), np.ones(len(query), np.float32)])
-    right = np.column_stack([-2 * gallery, np.ones(len(gallery), np.float32), gallery.sum(1)])
-    return np.asarray(left @ right.T <= zeta)
+    return np.asarray(_class_distance(query_classes, gallery_classes) <= zeta)
 
 
 def pmrp(similarity: ArrayLike, *relevances: ArrayLike) -> Floats:
@@ -257,7 +282,7 @@ def pmrp(similarity: ArrayLike, *relevances: ArrayLike) -> Floats:
 
     PMRP is 100 times the mean over queries, with relevances `plausible_relevance(..., zeta)`, zeta = 0, 1, 2 (Chun et
     al., "Probabilistic Embeddings for Cross-Modal Retrieval", CVPR 2021). Images without classes are to be left out,
-    with their captions, as queries and in the gallery.
+    with their captions, as queries and in the gallery; `pmrp_of_classes` does.
 
     Args:
         similarity: (n_q, n_g) float, finite.
@@ -272,6 +297,40 @@ def pmrp(similarity: ArrayLike, *relevances: ArrayLike) -> Floats:
     if not relevances:
         raise ValueError("pmrp needs relevances, got none; pass plausible_relevance(...) for zeta 0, 1 and 2")
     return np.asarray(np.mean([r_precision(similarity, relevance) for relevance in relevances], axis=0))
+
+
+def pmrp_of_classes(similarity: ArrayLike, query_classes: ArrayLike, gallery_classes: ArrayLike) -> Floats:
+    """`pmrp` by class vectors, zeta = 0, 1, 2; items without a class are left out, as queries and in the gallery.
+
+    Args:
+        similarity: (n_q, n_g) float, finite.
+        query_classes: (n_q, c) bool or 0/1, a caption has the classes of its image.
+        gallery_classes: (n_g, c) bool or 0/1.
+
+    Returns:
+        (n_q,) float in [0, 1]; NaN for a query without a class, or without a plausible match.
+
+    >>> pmrp_of_classes([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], [[1, 1], [0, 0]], [[1, 0], [1, 1], [0, 0]])
+    array([0.66666667,        nan])
+    """
+    query, gallery = np.asarray(query_classes), np.asarray(gallery_classes)
+    scores = as_similarity(similarity)
+    asked, shown = query.any(axis=1), gallery.any(axis=1)
+    if not (asked.all() and shown.all()):
+        scores = np.ascontiguousarray(scores[asked][:, shown])
+    (rows, row_kind), (columns, column_kind) = (_kinds(classes) for classes in (query[asked], gallery[shown]))
+    level = np.minimum(_class_distance(rows, columns), 3).astype(np.uint8)
+    values = np.full(len(query), np.nan)
+    values[asked] = r_precisions(scores, level, row_kind, column_kind, 3).mean(axis=0)
+    return values
+
+
+def _kinds(classes: NDArray[Any]) -> tuple[NDArray[Any], Ints]:
+    """The different ones (k, c) among 0/1 class vectors (n, c), and which of them each is (n,)."""
+    packed = np.packbits(classes.astype(bool), axis=1)
+    rows = np.ascontiguousarray(packed).view(f"V{packed.shape[1]}").ravel()
+    _, first, kind = np.unique(rows, return_index=True, return_inverse=True)
+    return classes[first], kind
 
 
 # ---- nDCG ------------------------------------------------------------------------------------------------
@@ -474,6 +533,26 @@ def chance_recall(n_relevant: ArrayLike, n_gallery: ArrayLike, k: int) -> Floats
     return np.where(relevant > 0, hit, np.nan)
 
 
+def chance_ap_at_r(n_relevant: ArrayLike, n_gallery: ArrayLike) -> Floats:
+    """Expected AP@R of a uniformly random ranking: (H_R (1 - c) + R c) / n with c = (R - 1)/(n - 1), H_R = 1 + ... + 1/R.
+
+    Args:
+        n_relevant: R, an integer or an array of them.
+        n_gallery: n, an integer or an array of them, at least 1.
+
+    Returns:
+        Array of the common shape; NaN where R = 0.
+
+    >>> chance_ap_at_r([1, 5, 100], 100).round(4)
+    array([0.01  , 0.0239, 1.    ])
+    """
+    relevant, gallery = np.broadcast_arrays(np.asarray(n_relevant, np.int64), np.asarray(n_gallery, np.int64))
+    harmonic = np.append(0.0, np.cumsum(1 / np.arange(1, relevant.max(initial=1) + 1)))
+    others = np.where(gallery > 1, (relevant - 1) / np.maximum(gallery - 1, 1), 0.0)
+    value = (harmonic[relevant] * (1 - others) + relevant * others) / gallery
+    return np.where(relevant > 0, value, np.nan)
+
+
 # ---- the table -------------------------------------------------------------------------------------------
 
 
@@ -497,28 +576,33 @@ class Metric:
     """One metric by name.
 
     function(similarity, relevance) gives per-query values; of micro_f1, function(scores, labels) is one number. What is
-    relevant comes from "labels" (items share at least one), from "pairs" (annotated pairs), or is not asked ("scores"
-    of classes). aggregate maps per-query values, NaN dropped or zeroed, to the reported number.
+    relevant comes from "labels" (items share at least one), from "pairs" (annotated pairs), or is not asked: "scores" of
+    classes; "noise" found among the training data, for every method that says which items it believes. aggregate maps
+    per-query values, NaN dropped or zeroed, to the reported number.
     """
 
     name: str
     function: Callable[..., Floats | float] | None
-    relevance: Literal["labels", "pairs", "scores"]
+    relevance: Literal["labels", "pairs", "scores", "noise"]
     higher_is_better: bool
     description: str
     aggregate: Callable[[ArrayLike], float] = _mean
 
 
-# The ranking metrics, and the curve, as functions of tie groups, which `evaluate_block` finds once for all of them.
-_OF_GROUPS: dict[str, Callable[[TieGroups], Floats]] = {
-    "map": _average_precision,
-    "map@50": partial(_average_precision_at, k=50, denominator="hits"),
-    "map@50_min": partial(_average_precision_at, k=50, denominator="min"),
+# The ranking metrics, and the curve, as functions of tie groups, which `evaluate_block` finds once for all of them; those of
+# the best match need one group per query.
+_OF_BEST: dict[str, Callable[[BestGroups], Floats]] = {
     "r@1": partial(_recall_at, k=1),
     "r@5": partial(_recall_at, k=5),
     "r@10": partial(_recall_at, k=10),
     "medr": _first_rank,
     "meanr": _first_rank,
+}
+_OF_GROUPS: dict[str, Callable[[TieGroups], Floats]] = {
+    "map": _average_precision,
+    "map@50": partial(_average_precision_at, k=50, denominator="hits"),
+    "map@50_min": partial(_average_precision_at, k=50, denominator="min"),
+    "map@r": _average_precision_at_r,
     "ndcg": _binary_ndcg,
     "ndcg@100": partial(_binary_ndcg, k=100),
     "pr_points": _pr_points,
@@ -555,29 +639,28 @@ METRICS: dict[str, Metric] = {
             "sum of r@1, r@5, r@10 of all directions, in percent; derived from them: aggregate takes their fractions",
             _sum_in_percent,
         ),
+        Metric("map@r", average_precision_at_r, "pairs", True, "MAP within the top R, divided by R, the number of matches"),
         Metric("pmrp", pmrp, "labels", True, "plausible-match R-precision, mean over the relevances of zeta 0, 1, 2"),
         Metric("ndcg", ndcg, "labels", True, "normalised discounted cumulative gain (shared labels) over the whole gallery"),
         Metric("ndcg@100", partial(ndcg, k=100), "labels", True, "the same in the top 100"),
         Metric("micro_f1", micro_f1, "scores", True, "micro F1 of class scores above 0.5, one number per modality"),
+        Metric("noise_precision", None, "noise", True, "share of noisy ones among the training items believed to be noisy"),
+        Metric("noise_recall", None, "noise", True, "share of the noisy training items that are believed to be noisy"),
+        Metric("noise_f1", None, "noise", True, "harmonic mean of noise_precision and noise_recall"),
+        Metric("noise_auroc", None, "noise", True, "area under the ROC curve of the belief that a training item is noisy"),
     )
 }
 
 
 def evaluate_block(
-    names: Iterable[str],
-    similarity: ArrayLike,
-    relevance: ArrayLike,
-    *,
-    plausible: Sequence[ArrayLike] = (),
-    gains: ArrayLike | None = None,
+    names: Iterable[str], similarity: ArrayLike, relevance: ArrayLike, *, gains: ArrayLike | None = None
 ) -> dict[str, Floats]:
     """Per-query values of several ranking metrics, which share one pass over the similarity.
 
     Args:
-        names: keys of METRICS, without rsum (derived) and micro_f1 (not a ranking metric); "pr_points" adds the curve.
+        names: keys of METRICS that rank by similarity and relevance alone; "pr_points" adds the curve.
         similarity: (n_q, n_g) float, finite.
         relevance: (n_q, n_g) bool.
-        plausible: for pmrp, its (n_q, n_g) bool relevances of zeta 0, 1 and 2.
         gains: for ndcg and ndcg@100, (n_q, n_g) numbers; the relevance where there are none.
 
     Returns:
@@ -587,14 +670,44 @@ def evaluate_block(
     {'map': 0.5, 'r@1': 0.0}
     """
     names = list(names)
-    unknown = [name for name in names if name not in _OF_GROUPS and name != "pmrp"]
-    if unknown:
-        raise ValueError(f"names must be among {', '.join([*_OF_GROUPS, 'pmrp'])}, got {unknown}")
+    known = [*_OF_BEST, *_OF_GROUPS]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"names must be among {', '.join(known)}, got {unknown}")
     groups = checked_groups(similarity, relevance)
-    others: dict[str, Callable[[], Any]] = {"pmrp": lambda: pmrp(similarity, *plausible)}
+    others: dict[str, Callable[[], Any]] = {}
     if gains is not None:
-        others |= {name: partial(ndcg, similarity, gains, k) for name, k in (("ndcg", None), ("ndcg@100", 100))}
-    return {name: others[name]() if name in others else _OF_GROUPS[name](groups) for name in names}
+        others = {name: partial(ndcg, similarity, gains, k) for name, k in (("ndcg", None), ("ndcg@100", 100))}
+    best = groups.best()
+    return {
+        name: others[name]() if name in others else _OF_BEST[name](best) if name in _OF_BEST else _OF_GROUPS[name](groups)
+        for name in names
+    }
+
+
+def evaluate_matches(
+    names: Iterable[str], similarity: ArrayLike, pairs: ArrayLike
+) -> tuple[dict[str, Floats], dict[str, Floats]]:
+    """Per-query values of R@K and rank metrics in both directions of a whole matrix, which is read once.
+
+    Args:
+        names: among r@1, r@5, r@10, medr and meanr.
+        similarity: (n, m) float, finite.
+        pairs: (p, 2) rows and columns that belong together.
+
+    Returns:
+        {name: (n,) float} with the rows as queries, and {name: (m,) float} with the columns; NaN where nothing is paired.
+
+    >>> first, second = evaluate_matches(["meanr"], [[3.0, 2.0, 1.0], [0.0, 2.0, 4.0]], [[0, 0], [0, 1], [1, 2]])
+    >>> first["meanr"], second["meanr"]
+    (array([1., 1.]), array([1. , 1.5, 1. ]))
+    """
+    names, scores, places = list(names), as_similarity(similarity), np.asarray(pairs, np.int64).reshape(-1, 2)
+    if unknown := [name for name in names if name not in _OF_BEST]:
+        raise ValueError(f"names must be among {', '.join(_OF_BEST)}, got {unknown}")
+    if len(places) and ((places < 0).any() or (places >= scores.shape).any()):
+        raise ValueError(f"pairs must lie in a matrix of shape {scores.shape}, got up to {places.max(axis=0).tolist()}")
+    rows, columns = best_groups(scores, places)
+    return {name: _OF_BEST[name](rows) for name in names}, {name: _OF_BEST[name](columns) for name in names}
 
 
 # ---- MAP from embeddings ---------------------------------------------------------------------------------

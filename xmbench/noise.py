@@ -1,12 +1,13 @@
-"""Noise as an artefact: named schemes that corrupt a split, shuffling, stripping; noise files are in noise_files. NumPy only.
+"""Noise as an artefact: named schemes that corrupt a split, alone or joined. NumPy only.
 
-Symbols: n items of a modality, n_l labelled ones, c (or K) classes, r noise rate, m modalities. All draws come from
+What is drawn is in label_noise and pair_noise, noise files are in noise_files; shown has what follows, shuffle and strip.
+
+Symbols: n items of a modality, n_l labelled ones, c (or K) classes, N pairs, r noise rate, m modalities. All draws come from
 named streams that know neither method nor rate nor features: every method meets the same corruption, nested over rates.
 """
 
 import difflib
 import operator
-import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,13 +16,18 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.noise_files import export_labels, import_labels, split_class_numbers, split_labels
+from xmbench import label_noise as label
+from xmbench.noise_files import export_labels, import_index, import_labels, is_index, split_class_numbers, split_labels
+from xmbench.pair_noise import Count, Draws, shuffle_captions, shuffle_images, with_images
+from xmbench.shown import shuffle, strip
 from xmbench.types import Array, PairedSet, fingerprint, one_hot, split_sha, stream, stream_seed
 
 __all__ = ["SCHEMES", "Corruption", "Noise", "Scheme", "corrupt", "export_labels", "import_labels", "shuffle", "strip"]
 
 Draw = Callable[[PairedSet, "Noise", str, str], PairedSet]
 Replacement = Callable[[Array, int, np.random.Generator, np.random.Generator], Array]
+Shuffled = Callable[[PairedSet, float, Draws, Count], PairedSet]
+Kind = Literal["label", "correspondence", "label or correspondence"]
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,20 @@ class Noise:
     """What corrupts a split: a scheme, its nominal rate, the seed of its draws and the scheme's options.
 
     Attributes:
-        scheme: a name in `SCHEMES`.
-        rate: nominal noise rate; what it counts is the scheme's to say.
+        scheme: a name in `SCHEMES`; or one of labels and one of pairs joined by "+", the second with a rate of its own, such
+            as "symmetric+caption_shuffle@0.2".
+        rate: nominal noise rate of the first scheme; what it counts is the scheme's to say.
         seed: of the draws, independent of the method's seed.
-        options: the scheme's options by name; stored complete (defaults filled in) as sorted (name, value) pairs, so
+        options: the schemes' options by name; stored complete (defaults filled in) as sorted (name, value) pairs, so
             that equal noise is equal, hashable and has one JSON form. `dict(noise.options)` is the mapping.
 
     Raises:
         LookupError: no such scheme.
-        ValueError: rate outside the scheme's range, unknown, missing or wrongly typed option, seed not an integer.
+        ValueError: rate outside the scheme's range, unknown, missing or wrongly typed option, seed not an integer, or schemes
+            that cannot be joined.
 
-    >>> print(Noise("symmetric", 0.4, seed=0))
-    symmetric@0.4
+    >>> print(Noise("symmetric", 0.4, seed=0), Noise("symmetric+caption_shuffle@0.2", 0.4, seed=0))
+    symmetric@0.4 symmetric@0.4+caption_shuffle@0.2
     """
 
     scheme: str
@@ -49,13 +57,23 @@ class Noise:
     options: Mapping[str, Any] | tuple[tuple[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        scheme = _scheme(self.scheme)
-        object.__setattr__(self, "rate", _checked_rate(scheme, self.rate))
+        (first, _), *joined = _joined(self.scheme)
+        object.__setattr__(self, "scheme", "+".join([first.name, *(f"{other.name}@{rate:.12g}" for other, rate in joined)]))
+        object.__setattr__(self, "rate", _checked_rate(first, self.rate))
         object.__setattr__(self, "seed", _checked_seed(self.seed))
-        object.__setattr__(self, "options", _checked_options(scheme, dict(self.options)))
+        object.__setattr__(self, "options", _checked_options(self.scheme, dict(self.options)))
 
     def __str__(self) -> str:
-        return f"{self.scheme}@{self.rate:.12g}"
+        return "+".join(f"{part.scheme}@{part.rate:.12g}" for part in self.parts)
+
+    @property
+    def parts(self) -> tuple["Noise", ...]:
+        """The noise of every scheme that is joined, with its own rate and options; of one scheme, the noise itself."""
+        (first, _), *others = _joined(self.scheme)
+        if not others:
+            return (self,)
+        rates = [(first, self.rate), *others]
+        return tuple(Noise(s.name, rate, self.seed, {name: self.option(name) for name in s.options}) for s, rate in rates)
 
     def option(self, name: str) -> Any:
         """The value of one option, the default where it was not given."""
@@ -69,18 +87,19 @@ class Scheme:
     Attributes:
         name: as in `symmetric@0.4`.
         description: one line for listings.
-        draw: (split, noise, family, part) -> the split with noisy labels (or pairs); rate > 0 is given.
-        kind: what is corrupted, "label" or "correspondence".
+        draw: (split, noise, family, part) -> the split with noisy labels or pairs; rate > 0 is given.
+        kind: what is corrupted, "label" or "correspondence" (which items belong together); the file says it for `file`.
         version: raised whenever the draws change; part of the stream.
         max_rate, inclusive: rates lie in [0, max_rate], or [0, max_rate) where not inclusive.
-        options: name -> (type, default, description); a default of None means that it must be given.
+        options: name -> (type, default, description); a default of None means that it must be given. An option has the same
+            default in all schemes that have it.
         choices: name of a string option -> the values it may have.
     """
 
     name: str
     description: str
     draw: Draw
-    kind: Literal["label", "correspondence"] = "label"
+    kind: Kind = "label"
     version: int = 1
     max_rate: float = 1.0
     inclusive: bool = True
@@ -93,46 +112,62 @@ class Corruption:
     """A corrupted split and what is known of its corruption.
 
     Attributes:
-        train: the split with noisy labels; `train.clean` is `clean` (`strip` takes it away from all but oracles).
+        train: the split with noisy labels or pairs; its `clean` and `clean_pairs` say which of them are right (`strip` takes
+            them away from all but oracles). A pair is right where its image is the true one, also where a shuffle gave it back.
         clean: {modality: (n,) bool}, True where the given labels equal the true ones, all classes of the item: a redraw that
             hits the true class is clean, and so is an item that had no label.
-        realised_rate: true labels that are not among the given ones / true labels, over all modalities together. With one
-            class per item these are the items with a wrong label; with several, an item may have lost some of its labels.
-        realised_by_modality: the same per modality.
-        noise_sha: hash of the given labels of all modalities: equal labels, equal sha, whatever scheme and rate.
+        realised_rate: of the first scheme: of labels, true labels that are not among the given ones / true labels, over all
+            modalities together; of pairs, wrong pairs / pairs. With one class per item the former are the items with a wrong
+            label; with several, an item may have lost some of its labels.
+        realised_by_modality: the same per modality, for labels.
+        wrong_pairs: pairs whose image is not the true one / pairs; 0 where there are no pairs.
+        label_sha: hash of the given labels of all modalities: equal labels, equal sha, whatever scheme and rate.
+        pair_sha: hash of the given pairs, "" where they are the true ones.
     """
 
     train: PairedSet
     clean: Mapping[str, NDArray[np.bool_]]
     realised_rate: float
     realised_by_modality: Mapping[str, float]
-    noise_sha: str
+    wrong_pairs: float
+    label_sha: str
+    pair_sha: str
+
+    @property
+    def noise_sha(self) -> str:
+        """Hash of given labels and pairs; that of the labels where the pairs are the true ones."""
+        return fingerprint([self.label_sha, self.pair_sha]) if self.pair_sha else self.label_sha
 
 
 def corrupt(split: PairedSet, noise: Noise, *, family: str, part: str = "train") -> Corruption:
     """The split under `noise`; rate 0 is the identity.
 
     The draws depend on family, split sha (items, labels, partners; not features), scheme, its version, seed, part and
-    modality alone. Items hit at a rate are a prefix of those hit at a higher one, and the wrong label of an item is the
-    same at every rate (`mrl_legacy` and `file` are exempt). Unlabelled items stay unlabelled and count nowhere.
+    modality alone: schemes that are joined draw what each draws alone. Items (of shuffles: pairs or images) hit at a rate are
+    a prefix of those hit at a higher one, and the wrong label of an item is the same at every rate, where a wrong partner
+    may change (the released draws and `file` are exempt). Unlabelled items stay unlabelled and count nowhere.
 
     Args:
-        split: clean; above rate 0 every modality has labels (n, c): one class per item or none, several for
-            `symmetric_multilabel`.
+        split: clean. Above rate 0, label noise needs labels (n, c) in every modality, one class per item or none (several
+            for `symmetric_multilabel`), and correspondence noise needs pairs.
         noise: what to do.
         family: of the dataset; all its feature variants share the draws.
-        part: "train", or "valid" for an independent draw of noisy validation labels.
+        part: "train", or "valid" for an independent draw of noisy validation labels or pairs.
 
     Raises:
-        ValueError: no labels, several classes per item (one, for `symmetric_multilabel`), `shared` without one-to-one
-            pairs, or a noise file that does not fit.
+        ValueError: no labels or no pairs, several classes per item (one, for `symmetric_multilabel`), `shared` without
+            one-to-one pairs, or a noise file that does not fit.
 
     Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021: each modality on its own (section 3.1), as
-    in the released loader (penghu-cs/MRL, src/noisydataset.py), which corrupts train only: noisy validation is ours.
+    in the released loader (penghu-cs/MRL, src/noisydataset.py). It corrupts train only, and so do those of correspondence
+    noise: noisy validation is ours.
     """
     if part not in ("train", "valid"):
         raise ValueError(f"part must be 'train' or 'valid', got {part!r}")
-    given = split if noise.rate == 0 else _scheme(noise.scheme).draw(split, noise, family, part)
+    drawn = [split if p.rate == 0 else _scheme(p.scheme).draw(split, p, family, part) for p in noise.parts]
+    given = drawn[0]
+    for other in drawn[1:]:
+        given = _both(split, given, other)
     clean: dict[str, Array] = {}
     wrong, labels = {}, {}
     for before, after in zip(split.modalities, given.modalities, strict=True):
@@ -141,55 +176,70 @@ def corrupt(split: PairedSet, noise: Noise, *, family: str, part: str = "train")
             clean[before.name] = same_classes.all(axis=1)
             wrong[before.name] = int((before.labels & ~same_classes).sum())
             labels[before.name] = int(before.labels.sum())
+    right = None if split.pairs is None or given.pairs is None else np.asarray(given.pairs[:, 0] == split.pairs[:, 0])
+    wrong_pairs = 0.0 if right is None else float((~right).mean())
+    known = right if split.clean_pairs is None or right is None else right & split.clean_pairs
+    of_labels = sum(wrong.values()) / max(sum(labels.values()), 1)
     return Corruption(
-        train=replace(given, clean=clean or split.clean),
+        train=replace(given, clean=clean or split.clean, clean_pairs=known),
         clean=clean,
-        realised_rate=sum(wrong.values()) / max(sum(labels.values()), 1),
+        realised_rate=0.0 if noise.rate == 0 else wrong_pairs if drawn[0].pairs is not split.pairs else of_labels,
         realised_by_modality={name: wrong[name] / max(labels[name], 1) for name in clean},
-        noise_sha=fingerprint([value for m in given.modalities for value in (m.name, m.labels)]),
+        wrong_pairs=wrong_pairs,
+        label_sha=fingerprint([value for m in given.modalities for value in (m.name, m.labels)]),
+        pair_sha=fingerprint([given.pairs]) if wrong_pairs else "",
     )
 
 
-def shuffle(train: PairedSet, *, seed: int, keep_pairs: bool) -> PairedSet:
-    """The same items in an order that says nothing: every modality has its own permutation, and so has the pair list.
-
-    Released data keep partners in the same row, and pairs sorted by image: a method could read the truth off the order.
-    Features, labels, lengths and clean masks follow their items; the permutations know seed and modality only, neither
-    noise nor rate.
-
-    Args:
-        train: any split.
-        seed: of the permutations.
-        keep_pairs: False drops the pairs (and a clean mask per pair with them): nothing then tells who belongs to whom.
-    """
-    orders = {m.name: stream("shuffle", seed, "rows", m.name).permutation(len(m)) for m in train.modalities}
-    modalities = tuple(modality.take(orders[modality.name]) for modality in train.modalities)
-    clean = {k: mask[orders[k]] for k, mask in train.clean.items()} if isinstance(train.clean, dict) else None
-    if not keep_pairs or train.pairs is None:
-        return PairedSet(modalities=modalities, clean=clean)
-    order = stream("shuffle", seed, "pairs").permutation(len(train.pairs))
-    new_row = [np.argsort(orders[modality.name]) for modality in train.modalities]
-    pairs = np.stack([rows[column] for rows, column in zip(new_row, train.pairs[order].T, strict=True)], axis=1)
-    if isinstance(train.clean, np.ndarray):
-        return PairedSet(modalities=modalities, pairs=pairs, clean=train.clean[order])
-    return PairedSet(modalities=modalities, pairs=pairs, clean=clean)
-
-
-def strip(train: PairedSet, needs: frozenset[str]) -> PairedSet:
-    """The split with nothing but what `needs` names: features, "labels", "pairs", "clean". Item ids never survive."""
-    return PairedSet(
-        modalities=tuple(modality.only(needs) for modality in train.modalities),
-        pairs=train.pairs if "pairs" in needs else None,
-        clean=train.clean if "clean" in needs else None,
-    )
+def _both(split: PairedSet, first: PairedSet, second: PairedSet) -> PairedSet:
+    """The labels of the one corrupted split and the pairs of the other."""
+    if second is split or first is split:
+        return first if second is split else second
+    paired, labelled = (first, second) if first.pairs is not split.pairs else (second, first)
+    if paired.pairs is split.pairs or labelled.pairs is not split.pairs:
+        kind = "labels" if paired.pairs is split.pairs else "pairs"
+        raise ValueError(f"one scheme may corrupt labels and one pairs, got two that corrupt {kind}: the noise file holds them")
+    return replace(labelled, pairs=paired.pairs)
 
 
 def _scheme(name: str) -> Scheme:
     if name not in SCHEMES:
+        plain, at, _ = name.partition("@")
+        if at and plain in SCHEMES:
+            raise ValueError(f"the rate of a noise scheme is given by --rates, or rates; write {plain!r}, got {name!r}")
         close = difflib.get_close_matches(str(name), SCHEMES, n=1, cutoff=0.4)
         hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(SCHEMES)}"
         raise LookupError(f"no noise scheme named {name!r}; {hint}")
     return SCHEMES[name]
+
+
+def _joined(text: str) -> tuple[tuple[Scheme, float], ...]:
+    """The schemes that `text` joins by "+", each with the rate behind its "@" (0 for the first, which has the noise's)."""
+    first, *others = str(text).split("+")
+    schemes = [(_scheme(first), 0.0)]
+    for other in others:
+        name, _, rate = other.partition("@")
+        try:
+            number = float(rate)
+        except ValueError:
+            message = "must have a rate of its own, as in symmetric+caption_shuffle@0.2"
+            raise ValueError(f"a noise scheme that is joined to another {message}, got {other!r}") from None
+        schemes.append((_scheme(name), _checked_rate(_scheme(name), number)))
+    kinds = [scheme.kind for scheme, _ in schemes]
+    if len(kinds) > 2 or len(set(kinds)) < len(kinds):
+        message = "one scheme that corrupts labels and one that corrupts pairs can be joined"
+        raise ValueError(f"{message}, got {', '.join(f'{scheme.name} ({scheme.kind})' for scheme, _ in schemes)}")
+    return tuple(schemes)
+
+
+def scheme_options(scheme: str) -> dict[str, tuple[type, Any, str]]:
+    """The options of a scheme, or of all that are joined: name -> (type, default, description)."""
+    return {name: option for part, _ in _joined(scheme) for name, option in part.options.items()}
+
+
+def corrupted_by(scheme: str) -> set[Kind]:
+    """What a scheme, or those that are joined, corrupts."""
+    return {part.kind for part, _ in _joined(scheme)}
 
 
 def _checked_rate(scheme: Scheme, rate: float) -> float:
@@ -208,18 +258,19 @@ def _checked_seed(seed: int) -> int:
         raise ValueError(f"the noise seed must be an integer, got {seed!r}") from None
 
 
-def _checked_options(scheme: Scheme, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+def _checked_options(scheme: str, given: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+    declared = scheme_options(scheme)
+    choices = {name: values for part, _ in _joined(scheme) for name, values in part.choices.items()}
     for name in given:
-        if name not in scheme.options:
-            known = ", ".join(scheme.options) or "none"
-            raise ValueError(f"noise scheme {scheme.name!r} has no option {name!r}; its options: {known}")
-    options = {name: given.get(name, default) for name, (_, default, _) in scheme.options.items()}
+        if name not in declared:
+            raise ValueError(f"noise scheme {scheme!r} has no option {name!r}; its options: {', '.join(declared) or 'none'}")
+    options = {name: given.get(name, default) for name, (_, default, _) in declared.items()}
     for name, value in options.items():
-        kind, _, description = scheme.options[name]
+        kind, _, description = declared[name]
         if type(value) is not kind:
-            raise ValueError(f"option {name!r} of {scheme.name!r} must be {kind.__name__} ({description}), got {value!r}")
-        if name in scheme.choices and value not in scheme.choices[name]:
-            raise ValueError(f"option {name!r} of {scheme.name!r} must be one of {scheme.choices[name]}, got {value!r}")
+            raise ValueError(f"option {name!r} of {scheme!r} must be {kind.__name__} ({description}), got {value!r}")
+        if name in choices and value not in choices[name]:
+            raise ValueError(f"option {name!r} of {scheme!r} must be one of {choices[name]}, got {value!r}")
     return tuple(sorted(options.items()))
 
 
@@ -246,34 +297,30 @@ def _redraw(
     for y, wrong, (rows, labelled, rng) in zip(true, given, _draws(split, noise, family, part), strict=True):
         order = rng.permutation(len(rows))
         order = order[labelled[order]]
-        hit = order[: _floor(noise.rate * len(order))]
+        hit = order[: label.floor(noise.rate * len(order))]
         drawn = replacement(y[rows], c, rng, stream(*_key(noise, family), "class map"))
         wrong[rows[hit]] = drawn[hit]
     return _with_labels(split, given, widen(c))
 
 
 def _swap(split: PairedSet, noise: Noise, family: str, part: str) -> PairedSet:
-    """Take class k from the first floor(r n_k) of its n_k items, in one permutation per modality and class, and give it to as
-    many items without it, first in the same permutation: hence nestedness. No more items can lose it than could get it.
-    """
+    """Move labels of each class from items that have it to items that have not, see `label_noise.swapped`."""
     true = split_labels(split, noise.scheme)
     if all((labels.sum(axis=1) <= 1).all() for labels in true):
         raise ValueError(f"{noise.scheme} needs items with several classes, got one per item at most; use the scheme symmetric")
-    given = [labels.copy() for labels in true]
-    for labels, wrong, (rows, labelled, rng) in zip(true, given, _draws(split, noise, family, part), strict=True):
-        for k in range(labels.shape[1]):
-            order = rng.permutation(len(rows))
-            order = rows[order[labelled[order]]]
-            losing, getting = order[labels[order, k]], order[~labels[order, k]]
-            n_swaps = min(_floor(noise.rate * len(losing)), len(getting))
-            wrong[losing[:n_swaps], k] = False
-            wrong[getting[:n_swaps], k] = True
-    relabelled = zip(split.modalities, given, strict=True)
-    return replace(split, modalities=tuple(replace(m, labels=labels) for m, labels in relabelled))
+    draws = zip(split.modalities, true, _draws(split, noise, family, part), strict=True)
+    given = [
+        replace(m, labels=label.swapped(labels, np.where(labelled, rows, -1), noise.rate, rng))
+        for m, labels, (rows, labelled, rng) in draws
+    ]
+    return replace(split, modalities=tuple(given))
 
 
-def _floor(count: float) -> int:
-    return int(count + 1e-9)  # 0.29 * 100 is 28.999999999999996
+def _move(split: PairedSet, noise: Noise, family: str, part: str, *, shuffled: Shuffled, legacy: bool) -> PairedSet:
+    """Give pairs other images, by a draw of our own or as the released loaders do, which round by int()."""
+    if legacy:
+        return shuffled(split, noise.rate, np.random.RandomState(_legacy_seed(noise, part)), int)
+    return shuffled(split, noise.rate, stream(*_key(noise, family), split_sha(split), part), label.floor)
 
 
 def _key(noise: Noise, family: str) -> tuple[object, ...]:
@@ -304,74 +351,31 @@ def _rows_to_draw(split: PairedSet, *, shared: bool) -> list[Array]:
     return list(pairs.T)
 
 
-def _any_class(true: Array, c: int, rng: np.random.Generator, _: np.random.Generator) -> Array:
-    return rng.integers(0, c, size=len(true))
-
-
-def _another_class(true: Array, c: int, rng: np.random.Generator, _: np.random.Generator) -> Array:
-    return (true + rng.integers(1, c, size=len(true))) % c
-
-
-def _next_class(true: Array, c: int, _: np.random.Generator, __: np.random.Generator) -> Array:
-    return (true + 1) % c
-
-
-def _mapped_class(true: Array, c: int, _: np.random.Generator, map_rng: np.random.Generator) -> Array:
-    return _half_map(map_rng.permutation(c))[true]
-
-
-def _half_map(permuted: Array) -> NDArray[np.int64]:
-    """(c,) class map: the i-th permuted class goes to the (h + i)-th for i < h = floor(c / 2); the others stay."""
-    classes, half = np.arange(len(permuted)), len(permuted) // 2
-    classes[permuted[:half]] = permuted[half : 2 * half]
-    return classes
-
-
-def _first_ten(true: Array, c: int, rng: np.random.Generator, _: np.random.Generator) -> Array:
-    return rng.integers(0, 10, size=len(true))
-
-
-def _class_or_k(true: Array, c: int, rng: np.random.Generator, _: np.random.Generator) -> Array:
-    return rng.integers(0, c + 1, size=len(true))
-
-
-def _at_least_ten(c: int) -> int:
-    return max(c, 10)
-
-
-def _one_more(c: int) -> int:
-    return c + 1
+def _legacy_seed(noise: Noise, part: str) -> int:
+    seed: int = noise.option("legacy_seed")
+    if part != "train":  # the released code leaves validation data clean: any independent draw will do
+        return stream_seed("noise", noise.scheme, part, seed) % 2**32
+    return seed
 
 
 def _mrl_legacy(split: PairedSet, noise: Noise, family: str, part: str) -> PairedSet:
-    """The released loader's draw, number by number: Python's generator for items and labels, NumPy's for the class map.
-
-    Per modality in turn: shuffle 0..n-1, the first int(r n) are hit; then walk through the items in order and draw an
-    inclusive 0..9 (release "first") or 0..K ("head") for each hit one, or apply the one class map (mode "asym").
-    """
     true, c = split_class_numbers(split, noise.scheme), split.n_classes
-    seed = noise.option("legacy_seed")
-    if part != "train":  # the released code leaves validation labels clean: any independent draw will do
-        seed = stream_seed("noise", noise.scheme, part, seed) % 2**32
-    rng, highest = random.Random(seed), 9 if noise.option("release") == "first" else c
-    class_map = _half_map(np.random.RandomState(seed).permutation(c)).tolist()
-    symmetric, given = noise.option("mode") == "sym", [y.copy() for y in true]
-    for labels in given:
-        order = list(range(len(labels)))
-        rng.shuffle(order)
-        for row in sorted(order[: int(noise.rate * len(order))]):
-            label = rng.randint(0, highest) if symmetric else class_map[labels[row]]
-            labels[row] = label if labels[row] >= 0 else -1
-    return _with_labels(split, given, max(c, highest + 1) if symmetric else c)
+    mode, highest = noise.option("mode"), 9 if noise.option("release") == "first" else c
+    given = label.mrl_numbers(true, c, noise.rate, seed=_legacy_seed(noise, part), mode=mode, highest=highest)
+    return _with_labels(split, given, max(c, highest + 1) if mode == "sym" else c)
 
 
 def _from_file(split: PairedSet, noise: Noise, family: str, part: str) -> PairedSet:
     if part != "train":
-        raise ValueError(f"a noise file holds labels of the train split, none for {part!r}; use clean {part} labels")
-    return _with_labels(split, list(import_labels(noise.option("path"), split)), split.n_classes)
+        raise ValueError(f"a noise file is of the train split, none for {part!r}; use clean {part} data")
+    path = noise.option("path")
+    if is_index(path):
+        return with_images(split, import_index(path, split).images)
+    return _with_labels(split, list(import_labels(path, split)), split.n_classes)
 
 
 _SHARED = {"shared": (bool, False, "the same pairs hit, and the same draw, in all modalities; needs one-to-one pairs")}
+_LEGACY_SEED = {"legacy_seed": (int, 123, "seed of the legacy generators; the noise seed is not used")}
 
 
 def _nested(name: str, description: str, replacement: Replacement, widen: Callable[[int], int] = int) -> Scheme:
@@ -379,15 +383,20 @@ def _nested(name: str, description: str, replacement: Replacement, widen: Callab
     return Scheme(name, f"floor(r n) labels per modality {description}", draw, options=_SHARED)
 
 
+def _of_pairs(name: str, description: str, shuffled: Shuffled, *, legacy: bool = False) -> Scheme:
+    draw = partial(_move, shuffled=shuffled, legacy=legacy)
+    return Scheme(name, description, draw, "correspondence", inclusive=False, options=_LEGACY_SEED if legacy else {})
+
+
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
-        _nested("symmetric", "redrawn uniformly over all c classes, true class included (the default)", _any_class),
-        _nested("symmetric_exclusive", "redrawn uniformly over the other c - 1 classes", _another_class),
-        _nested("asymmetric", "sent through a random class map, half of the classes to the other half", _mapped_class),
-        _nested("pair_flip", "moved to the next class, c - 1 to 0", _next_class),
-        _nested("mrl_kplus1", "redrawn over 0..K inclusive (released MRL, September 2021)", _class_or_k, _one_more),
-        _nested("mrl_0_9", "redrawn over 0..9 whatever K (released MRL, April 2021)", _first_ten, _at_least_ten),
+        _nested("symmetric", "redrawn uniformly over all c classes, true class included (the default)", label.any_class),
+        _nested("symmetric_exclusive", "redrawn uniformly over the other c - 1 classes", label.another_class),
+        _nested("asymmetric", "sent through a random class map, half of the classes to the other half", label.mapped_class),
+        _nested("pair_flip", "moved to the next class, c - 1 to 0", label.next_class),
+        _nested("mrl_kplus1", "redrawn over 0..K inclusive (released MRL, September 2021)", label.class_or_k, label.one_more),
+        _nested("mrl_0_9", "redrawn over 0..9 whatever K (released MRL, April 2021)", label.first_ten, label.at_least_ten),
         Scheme(
             "symmetric_multilabel",
             "for several classes per item: per class and modality floor(r n_k) labels moved to items without the class",
@@ -399,31 +408,23 @@ SCHEMES: dict[str, Scheme] = {
             "the released MRL loader's own draw, bit for bit; not nested over rates",
             _mrl_legacy,
             options={
-                "legacy_seed": (int, 123, "seed of both legacy generators; the noise seed is not used"),
+                **_LEGACY_SEED,
                 "mode": (str, "sym", "sym or asym"),
                 "release": (str, "first", "first draws 0..9 (April 2021), head draws 0..K (September 2021)"),
             },
             choices={"mode": ("sym", "asym"), "release": ("first", "head")},
         ),
+        _of_pairs("caption_shuffle", "floor(r N) captions shuffled one by one among their images (NCR)", shuffle_captions),
+        _of_pairs("image_shuffle", "floor(r n) images shuffled, with all their captions (DECL, RCL, L2RM)", shuffle_images),
+        _of_pairs("ncr_legacy", "the released NCR loader's draw, bit for bit; not nested", shuffle_captions, legacy=True),
+        _of_pairs("decl_legacy", "the released DECL loader's draw, bit for bit; not nested", shuffle_images, legacy=True),
         Scheme(
             "file",
-            "labels from an MRL noise file; the rate is nominal, and at rate 0 the file is not read",
+            "labels or pairs from a noise file of another project; the rate is nominal, and at rate 0 the file is not read",
             _from_file,
-            options={"path": (str, None, "noise file, an MRL .json")},
+            "label or correspondence",
+            options={"path": (str, None, "noise file, an MRL .json, or a .npy index of NCR, DECL, RCL or L2RM")},
         ),
     )
 }
-"""The noise schemes by name.
-
-symmetric: Hu et al., CVPR 2021, section 4.2 says "symmetric" and no more; for c = 10 this is their first release.
-    Wrong labels: r (c - 1) / c. Their code of September 2021 draws 0..K inclusive (`mrl_kplus1`), an off-by-one made
-    after publication that adds a class no split has, so the default does not follow it.
-asymmetric: the `asym` branch of the released loader, which its command line cannot reach. The second half of the
-    classes stays: r / 2 wrong labels for balanced classes.
-pair_flip: Han et al., Co-teaching, NeurIPS 2018, section 4.
-symmetric_multilabel: ours. Every class keeps its number of labels, so that only who carries it is wrong. An item may lose all
-    its labels and is then unlabelled for methods; on average an item keeps as many as it had. Wrong labels: r (floored per
-    class), but for a class that so many items carry that there are not as many others to give it to. It is a swap and no
-    redraw: with f the share of items that have a class, P(given | true) = 1 - r and P(given | not true) = r f / (1 - f), so
-    that above r = 1 - f the label speaks against the class, and at r = 1 it is not independent of the truth.
-"""
+"""The noise schemes by name; label_noise and pair_noise say where they are from and what they leave wrong."""

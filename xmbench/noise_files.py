@@ -1,13 +1,28 @@
-"""Noise files of other projects, in and out: the labels of a split as penghu-cs/MRL keeps them. NumPy only."""
+"""Noise files of other projects, in and out. NumPy only.
+
+Labels: a JSON list per modality, as penghu-cs/MRL keeps them. Pairs: a .npy vector of image rows, in one of two layouts:
+    captions: one entry per caption, as XLearning-SCU/2021-NeurIPS-NCR saves its caption shuffles (data.py), and L2RM
+        image shuffles, those of RCL with every entry repeated for the captions of its image.
+    images: one entry per image, which all its captions get, as in QinYang79/DECL (data.py) and RCL.
+A file is written under the very name that is given and told by its content, never by the ending of its name: NumPy adds ".npy"
+to a name without it, and the NCR loader, which then does not find its file, draws new noise every time.
+"""
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.pair_noise import pair_images
 from xmbench.types import Array, PairedSet, class_numbers
+
+Layout = Literal["captions", "images", "labels"]
+PROJECTS: Mapping[str, Layout] = {"mrl": "labels", "ncr": "captions", "l2rm": "captions", "decl": "images", "rcl": "images"}
+_MAGIC = b"\x93NUMPY"
 
 
 def export_labels(split: PairedSet, path: str | Path) -> None:
@@ -34,7 +49,8 @@ def import_labels(path: str | Path, split: PairedSet) -> tuple[NDArray[np.int64]
     try:
         lists = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path}: a noise file must be JSON, a list of lists of class numbers: {error}") from error
+        message = "a noise file of labels must be JSON, a list of lists of class numbers; one of pairs a .npy array"
+        raise ValueError(f"{path}: {message}: {error}") from error
     true, n_classes = split_class_numbers(split), split.n_classes
     if not isinstance(lists, list) or not all(isinstance(labels, list) for labels in lists):
         raise ValueError(f"{path}: a noise file must be a list with one list of class numbers per modality")
@@ -79,3 +95,224 @@ def split_labels(split: PairedSet, scheme: str) -> list[NDArray[np.bool_]]:
             raise ValueError(f"{scheme} needs labels in every modality, {modality.name!r} has none")
         labels.append(modality.labels)
     return labels
+
+
+@dataclass(frozen=True, eq=False)
+class PairIndex:
+    """A noise index of a split, and what it is.
+
+    Attributes:
+        images: (N,) image row that every pair is given.
+        layout: one entry per caption, or per image.
+        scheme: "caption_shuffle" or "image_shuffle"; "none" where every pair has its own image.
+        rate: nominal, to two decimals: the share that must have been drawn for so many to be wrong, as shuffles give some back.
+        wrong: number of pairs with a wrong image.
+        n_images: images that have captions.
+        kept: of these, images that keep a right caption.
+    """
+
+    images: NDArray[np.int64]
+    layout: Layout
+    scheme: Literal["caption_shuffle", "image_shuffle", "none"]
+    rate: float
+    wrong: int
+    n_images: int
+    kept: int
+
+
+def is_index(path: str | Path) -> bool:
+    """Whether a noise file is a NumPy array of pairs, whatever it is called; labels otherwise.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        hint = f"; there is {path}.npy: NumPy adds the ending when it saves" if Path(f"{path}.npy").exists() else ""
+        raise FileNotFoundError(f"no noise file {path}{hint}")
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC or path.suffix == ".npy"
+
+
+def new_file(path: str | Path) -> Path:
+    """`path`, where nothing is yet.
+
+    Raises:
+        FileExistsError: something is: noise that runs were made on must not change.
+    """
+    if Path(path).exists():
+        raise FileExistsError(f"{path} exists; give the noise file another name")
+    return Path(path)
+
+
+def write_index(images: Array, path: str | Path) -> None:
+    """Write image rows, per caption or per image, as a .npy vector of int64 under the very name that is given."""
+    with Path(path).open("wb") as file:
+        np.save(file, np.asarray(images, dtype=np.int64))
+
+
+def import_index(path: str | Path, split: PairedSet) -> PairIndex:
+    """The images that a noise index gives the pairs of `split`, recognised by its length and content.
+
+    Args:
+        path: .npy vector of N or of n image rows; caption j is the j-th pair, image i the i-th row of the first modality.
+        split: the clean split that the file belongs to.
+
+    Raises:
+        ValueError: not such a vector, wrong length, rows out of range, or no shuffle: then some image has more or fewer
+            captions than it had.
+    """
+    true, n_images = pair_images(split, f"{path}: a noise index"), len(split.modalities[0])
+    index = _image_rows(path, len(true), n_images)
+    layout: Layout = "captions" if len(index) == len(true) else "images"
+    images = index if layout == "captions" else index[true]
+    right = images == true
+    return PairIndex(
+        images=images,
+        layout=layout,
+        **_recognised(str(path), true, images, one_by_one=layout == "captions"),
+        wrong=int((~right).sum()),
+        n_images=len(np.unique(true)),
+        kept=len(np.unique(true[right])),
+    )
+
+
+def _image_rows(path: str | Path, n_pairs: int, n_images: int) -> NDArray[np.int64]:
+    """The vector in a .npy file, which must be one of image rows, per pair or per image."""
+    try:
+        with Path(path).open("rb") as file:
+            array: Array = np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        pickled = "Object arrays" in str(error)
+        reason = "pickled Python objects, which are not read: save an array of integers" if pickled else str(error)
+        raise ValueError(f"{path}: a noise index must be a .npy array of integers, got {reason}") from None
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        raise ValueError(f"{path}: a noise index must be a vector of integers, got {array.dtype} of shape {array.shape}")
+    if len(array) not in (n_pairs, n_images):
+        expected = f"one image per caption, {n_pairs} of them, or one per image, {n_images}"
+        raise ValueError(f"{path}: a noise index must hold {expected}, got {len(array)}; is it of this split?")
+    if array.min() < 0 or array.max() >= n_images:
+        got = f"{array.min()}..{array.max()}"
+        raise ValueError(f"{path}: images must be row numbers in 0..{n_images - 1}, got {got}")
+    return array.astype(np.int64)
+
+
+def _recognised(path: str, true: Array, images: Array, *, one_by_one: bool) -> dict[str, Any]:
+    """Scheme and nominal rate of a shuffle; with one caption per image the two schemes are one, told apart by layout."""
+    owners, first, captions = np.unique(true, return_index=True, return_counts=True)
+    image_of_image = images[first]
+    together = np.array_equal(image_of_image[np.searchsorted(owners, true)], images)
+    if np.array_equal(images, true):
+        return {"scheme": "none", "rate": 0.0}
+    if together and len(np.unique(image_of_image)) == len(owners) and not (one_by_one and captions.max() == 1):
+        wrong = int((image_of_image != owners).sum())
+        return {"scheme": "image_shuffle", "rate": round((wrong + 1) / len(owners), 2)}
+    given = np.bincount(images, minlength=true.max() + 1)
+    had = np.bincount(true, minlength=len(given))
+    if (given != had).any():
+        row = int((given != had).argmax())
+        message = "must be a shuffle, every image with as many captions as before"
+        raise ValueError(f"{path}: a noise index {message}, got {given[row]} for image {row}, which has {had[row]}")
+    share = float((images != true).mean())
+    given_back = 1 - share + share * float((captions**2).sum()) / len(true)
+    return {"scheme": "caption_shuffle", "rate": round(share + given_back / len(true), 2)}
+
+
+def export_noise(given: PairedSet, clean: PairedSet, path: str | Path) -> None:
+    """Write the noise of a split: its pairs as a .npy index with one entry per caption, or its labels as JSON.
+
+    Raises:
+        ValueError: both are noisy, or neither.
+    """
+    pairs = given.pairs is not None and not np.array_equal(given.pairs, np.asarray(clean.pairs))
+    with_labels = [(m.labels, known.labels) for m, known in zip(given.modalities, clean.modalities, strict=True)]
+    labels = any(y is not None and not np.array_equal(y, np.asarray(known)) for y, known in with_labels)
+    if pairs == labels:
+        got = "both are noisy: write a file for each scheme" if pairs else "neither is noisy"
+        raise ValueError(f"a noise file holds labels or pairs; {got}")
+    if pairs:
+        write_index(pair_images(given, "a noise index"), path)
+    else:
+        export_labels(given, path)
+
+
+def convert(source: str | Path, path: str | Path, split: PairedSet, project: str = "") -> None:
+    """Write a noise file again in the layout of another project, or in ours: per caption, or the labels.
+
+    Raises:
+        ValueError: the file does not fit the split, or the project has no such noise.
+    """
+    is_pairs = is_index(source)
+    layout = PROJECTS[project] if project else "captions" if is_pairs else "labels"
+    if is_pairs != (layout != "labels"):
+        holds, reads = ("pairs", "labels") if is_pairs else ("labels", "pairs")
+        raise ValueError(f"{source} holds {holds}, and {project} reads {reads}")
+    if not is_pairs:
+        import_labels(source, split)
+        Path(path).write_bytes(Path(source).read_bytes())
+        return
+    index = import_index(source, split)
+    if layout == "images" and index.scheme == "caption_shuffle":
+        raise ValueError(f"{source}: {project} moves all captions of an image together, got captions that move one by one")
+    if layout == "captions":
+        write_index(index.images, path)
+        return
+    image_of_image = np.arange(len(split.modalities[0]))
+    image_of_image[pair_images(split, "a noise index")] = index.images
+    write_index(image_of_image, path)
+
+
+def facts(path: str | Path, split: PairedSet) -> dict[str, Any]:
+    """What a noise file is and does to `split`; errors as `import_index` and `import_labels`."""
+    if is_index(path):
+        index = import_index(path, split)
+        return {
+            "holds": "pairs",
+            "layout": f"one entry per {index.layout.removesuffix('s')}",
+            "scheme": index.scheme,
+            "nominal rate, about": index.rate,
+            "realised rate": index.wrong / len(index.images),
+            "captions": len(index.images),
+            "captions with a wrong image": index.wrong,
+            "images": index.n_images,
+            "images that keep a right caption": index.kept,
+        }
+    given = {m.name: y for m, y in zip(split.modalities, import_labels(path, split), strict=True)}
+    wrong = {name: int((y != true).sum()) for (name, y), true in zip(given.items(), split_class_numbers(split), strict=True)}
+    labelled = {name: int((y >= 0).sum()) for name, y in given.items()}
+    return {
+        "holds": "labels",
+        "realised rate": sum(wrong.values()) / max(sum(labelled.values()), 1),
+        **{f"labels of {name}": labelled[name] for name in given},
+        **{f"wrong labels of {name}": wrong[name] for name in given},
+    }
+
+
+def differences(first: str | Path, second: str | Path, split: PairedSet) -> dict[str, Any]:
+    """How far two noise files of one split agree: on what is wrong, and on what it is instead.
+
+    Raises:
+        ValueError: one holds labels and one pairs, or a file does not fit the split.
+    """
+    kinds = [is_index(path) for path in (first, second)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(
+            f"two noise files of one kind can be compared, got {' and '.join('pairs' if k else 'labels' for k in kinds)}"
+        )
+    if kinds[0]:
+        true = pair_images(split, "a noise index")
+        given = [import_index(path, split).images for path in (first, second)]
+    else:
+        true = np.concatenate(split_class_numbers(split))
+        given = [np.concatenate(import_labels(path, split)) for path in (first, second)]
+    wrong, other_wrong = (values != true for values in given)
+    either = int((wrong | other_wrong).sum())
+    return {
+        "holds": "pairs" if kinds[0] else "labels",
+        "entries": len(true),
+        "differ": int((given[0] != given[1]).sum()),
+        "wrong in the first": int(wrong.sum()),
+        "wrong in the second": int(other_wrong.sum()),
+        "wrong in both": int((wrong & other_wrong).sum()),
+        "overlap (both / either)": int((wrong & other_wrong).sum()) / either if either else 1.0,
+    }

@@ -1,5 +1,6 @@
 """From a spec to its runs: ids, keys, what can be shared, and cells that cannot run with the reason."""
 
+import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ import pandas as pd
 
 from xmbench.datasets import dataset_names, dataset_parameters, load_dataset
 from xmbench.method import Method, Needs
-from xmbench.noise import SCHEMES, Corruption, Noise, corrupt
+from xmbench.noise import Corruption, Noise, corrupt, corrupted_by, scheme_options
 from xmbench.registry import closest, find_method, is_built_in, parameters_of, source_sha, typed_parameters, typed_value
 from xmbench.spec import Protocol, Spec, canonical, load_protocol
 from xmbench.tuning import CHOOSING, RATE, SEED, UNTUNED, Candidate, best, candidates, searched, validation_scores
@@ -91,20 +92,29 @@ def plan(spec: Spec, *, keep: str = "first", rows: pd.DataFrame | None = None) -
     protocol = load_protocol(spec.protocol)
     _check(spec, protocol)
     points = {(d, m): _points(spec, m, d) for d in spec.datasets for m in spec.methods}
-    make = partial(_planned, spec, protocol, _noise_options(spec), keep)
+    make = partial(_planned, spec, protocol, keep)
     known = {} if rows is None or not spec.tune else _scores_of_trials(rows, protocol)
     trials: list[Cell] = []
-    choices: dict[tuple[str, str, float], tuple[Candidate, str, str]] = {}
-    for (dataset, name), tried in points.items():
+    choices: dict[tuple[str, str, str, float], tuple[Candidate, str, str]] = {}
+    for ((dataset, name), tried), scheme in itertools.product(points.items(), spec.noise_schemes()):
         for rate in _rates(spec) if spec.tune_per == "rate" else (RATE,):
-            own = [make(dataset, rate, SEED, name, point, trial=point.number) for point in tried if point.number]
+            points_tried = [point for point in tried if point.number]
+            own = [make(dataset, noise_of(spec, scheme, rate, SEED), SEED, name, p, trial=p.number) for p in points_tried]
             trials += own
             for of_rate in (rate,) if spec.tune_per == "rate" else _rates(spec):
-                choices[dataset, name, of_rate] = _chosen(tried, own, known)
+                choices[dataset, name, scheme, of_rate] = _chosen(tried, own, known)
     return trials + [
-        make(dataset, rate, seed, name, choices[dataset, name, rate][0], outcome=choices[dataset, name, rate][1:])
+        make(
+            dataset,
+            noise_of(spec, scheme, rate, seed),
+            seed,
+            name,
+            choices[dataset, name, scheme, rate][0],
+            outcome=choices[dataset, name, scheme, rate][1:],
+        )
         for seed in spec.seeds
         for dataset in spec.datasets
+        for scheme in spec.noise_schemes()
         for rate in _rates(spec)
         for name in spec.methods
     ]
@@ -113,10 +123,9 @@ def plan(spec: Spec, *, keep: str = "first", rows: pd.DataFrame | None = None) -
 def _planned(
     spec: Spec,
     protocol: Protocol,
-    options: Mapping[str, Any],
     keep: str,
     dataset: str,
-    rate: float,
+    noise: Noise,
     seed: int,
     name: str,
     point: Candidate,
@@ -130,7 +139,7 @@ def _planned(
     run = Run(
         dataset=dataset,
         dataset_parameters=dataset_parameters(dataset, spec.settings_of(dataset)),
-        noise=Noise(spec.scheme, rate, seed if spec.noise_seed is None else spec.noise_seed, options),
+        noise=noise,
         method=name,
         implementation=method.info.name,
         parameters={key: getattr(method, key) for key in parameters_of(type(method))},
@@ -229,13 +238,14 @@ def _corruption(name: str, parameters: str, noise: Noise, part: str) -> Corrupti
 
 
 def _fit_key(run: Run, method: Method, needs: Needs, dataset: Dataset) -> str:
-    """Hash of what the fit reads; the noise only where it touches something that the method reads."""
-    touched = {"clean", "labels" if SCHEMES[run.noise.scheme].kind == "label" else "pairs"}
+    """Hash of what the fit reads; noisy labels or pairs only where the method reads them."""
     parts = [
         canonical([run.dataset, dict(run.dataset_parameters), split_sha(dataset.train)]),
         canonical([run.implementation, method.info.version, dict(run.parameters), run.seed]),
-        corruption_of(run, dataset).noise_sha if needs & touched else None,
+        corruption_of(run, dataset).label_sha if needs & {"labels", "clean"} else None,
     ]
+    if "pairs" in needs and corrupted_by(run.noise.scheme) != {"label"}:
+        parts += [sha for sha in (corruption_of(run, dataset).pair_sha,) if sha]  # no key of its own where no pair has moved
     return fingerprint(parts)
 
 
@@ -262,6 +272,17 @@ def _obstacle(method: Method, needs: Needs, run: Run, dataset: Dataset) -> str:
         return f"{method.info.name} reads one class per item, {dataset.name} has items with several"
     if "pairs" in needs and dataset.train.pairs is None:
         return f"{method.info.name} reads pairs, which {dataset.name} has not"
+    return _obstacle_to_noise(run.noise, dataset)
+
+
+def _obstacle_to_noise(noise: Noise, dataset: Dataset) -> str:
+    """Why the dataset cannot be corrupted so, or ""."""
+    for part in noise.parts:
+        kinds = corrupted_by(part.scheme) if part.rate > 0 else {}
+        if "label" in kinds and all(m.labels is None for m in dataset.train.modalities):
+            return f"{part.scheme} corrupts labels, which {dataset.name} has not"
+        if "correspondence" in kinds and dataset.train.pairs is None:
+            return f"{part.scheme} corrupts pairs, which {dataset.name} has not"
     return ""
 
 
@@ -275,11 +296,11 @@ def _configured(spec: Spec, name: str, dataset: str) -> tuple[str, dict[str, Any
     return registered, parameters
 
 
-def _noise_options(spec: Spec) -> dict[str, Any]:
-    """The settings of owner "noise", text turned into the type that the scheme declares; `Noise` refuses unknown ones."""
-    declared = SCHEMES[spec.scheme].options
-    given = spec.settings_of("noise")
-    return {k: typed_value(f"noise.{k}", declared[k][0], v) if k in declared else v for k, v in given.items()}
+def noise_of(spec: Spec, scheme: str, rate: float, seed: int) -> Noise:
+    """The noise of a spec's scheme at a rate and seed, with those settings of owner "noise" that the scheme declares."""
+    declared, given = scheme_options(scheme), spec.settings_of("noise")
+    options = {k: typed_value(f"noise.{k}", declared[k][0], v) for k, v in given.items() if k in declared}
+    return Noise(scheme, rate, seed if spec.noise_seed is None else spec.noise_seed, options)
 
 
 def _rates(spec: Spec) -> tuple[float, ...]:
@@ -299,12 +320,20 @@ def _check(spec: Spec, protocol: Protocol) -> None:
     for name in spec.datasets:
         if name not in dataset_names():
             raise closest("dataset", name, dataset_names())
-    if spec.scheme not in SCHEMES:
-        raise closest("noise scheme", spec.scheme, SCHEMES)
-    owners = {*spec.implementations(), *spec.datasets, "noise"}
+    check_owners(spec)
     for owner, name, value in spec.settings:
-        if owner not in owners:
-            raise closest("owner of a setting in this run", owner, owners)
         if owner in spec.implementations():  # so that a wrong one is found even where a variant overrides it
             registered = spec.implementations()[owner]
             typed_parameters(registered, find_method(registered), {name: value})
+
+
+def check_owners(spec: Spec) -> None:
+    """Raise where a setting is nobody's: its owner does not take part, or no noise scheme has the option."""
+    owners = {*spec.implementations(), *spec.datasets, "noise"}
+    if unknown := next((owner for owner, *_ in spec.settings if owner not in owners), None):
+        raise closest("owner of a setting in this run", unknown, owners)
+    schemes = spec.noise_schemes()
+    options = {name for scheme in schemes for name in scheme_options(scheme)}
+    if wrong := next((name for name in spec.settings_of("noise") if name not in options), None):
+        which = ", ".join(map(repr, schemes))
+        raise ValueError(f"noise scheme {which} has no option {wrong!r}; its options: {', '.join(sorted(options)) or 'none'}")

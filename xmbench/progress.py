@@ -1,4 +1,4 @@
-"""Progress of a sweep on stderr, with the time left."""
+"""Progress on stderr, with the time left: of a sweep, and of what takes long inside one run."""
 
 import sys
 import time
@@ -6,6 +6,8 @@ from types import TracebackType
 from typing import Any
 
 from xmbench.plan import Cell
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 def duration(seconds: float) -> str:
@@ -70,3 +72,24 @@ class Progress:
             return duration(self._expected / self._jobs)
         left = max(self._expected - self._worked, 0.0)  # sums of floats may end below zero
         return duration((time.monotonic() - self._started) * left / self._worked)
+
+
+class LongWork:
+    """Lines about one computation: none in its first 30 seconds, then one every 30 at most, in a worker process too.
+
+    Args:
+        what: what is computed.
+        total: its number of parts.
+    """
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total = what, total
+        self._started = self._told = time.monotonic()
+
+    def done(self, parts: int) -> None:
+        """So many parts are done."""
+        now = time.monotonic()
+        if parts < self._total and now - self._told >= SECONDS_BETWEEN_LINES:
+            self._told = now
+            left = duration((now - self._started) * (self._total - parts) / parts)
+            print(f"{self._what}: {parts / self._total:.0%} done, {left} left", file=sys.stderr, flush=True)

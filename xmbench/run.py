@@ -1,6 +1,7 @@
 """Execute planned runs: the only place that joins data, noise, method, evaluation and store. A failure becomes a row."""
 
 import json
+import logging
 import platform
 import subprocess
 import time
@@ -17,14 +18,16 @@ from typing import Any
 import numpy as np
 
 from xmbench import __version__
-from xmbench.evaluate import Measured, embed_split, measure, noise_detection, selection_score
+from xmbench.detection import detection_measures, noise_detection
+from xmbench.evaluate import COLLAPSED_BELOW, Measure, Measured, embed_split, measure, measure_folds, score_and_spread
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
 from xmbench.plan import Cell, cached_dataset, corruption_of, valid_corruption
 from xmbench.registry import build_method, find_method
 from xmbench.spec import canonical
 from xmbench.store import Store
-from xmbench.types import Array, Dataset, PairedSet, stream
+from xmbench.subsets import chosen_pairs, with_items
+from xmbench.types import Array, Dataset, PairedSet
 
 CHECKPOINT_SECONDS = 60.0
 _INPUT_COMPONENTS = 50
@@ -148,11 +151,13 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings) -> _Fitted:
     corruption = corruption_of(run, dataset)
     method = build_method(run.implementation, **run.parameters)
     valid = {cell.score_key: _valid_split(cell, dataset) for cell in cells}
+    observe = _observer(method, shuffle(corruption.train, seed=run.seed, keep_pairs="pairs" in cells[0].needs))
+    spread: dict[str, float] = {}
     context = FitContext(
         seed=run.seed,
         device=choose_device(settings.device),
-        validate=lambda: _validate(method, cells[0], valid),
-        observe=_observer(method, shuffle(corruption.train, seed=run.seed, keep_pairs="pairs" in cells[0].needs)),
+        validate=lambda: _validate(method, cells[0], valid, spread),
+        observe=lambda: spread | observe(),
         validate_every=run.protocol.validate_every,
         checkpoint=_checkpoint(cells[0], store),
         checkpoint_seconds=settings.checkpoint_seconds,
@@ -162,38 +167,36 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings) -> _Fitted:
     _reset_peak_rss()
     fit_method(method, corruption.train, context)
     fitted.seconds, fitted.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    if not context.history and (figures := observe()):  # a fit without epochs
+        context.history.append({"epoch": float(context.epoch), **figures})
     return fitted
 
 
 def _valid_split(cell: Cell, dataset: Dataset) -> PairedSet:
-    """The validation split with the labels that the protocol shows."""
+    """What the protocol shows of the validation split: its labels, at most so many pairs."""
     noisy = valid_corruption(cell.run, dataset)
-    return dataset.valid if noisy is None else noisy.train
+    split = dataset.valid if noisy is None else noisy.train
+    return with_items(split, chosen_pairs(split, cell.run.protocol.validate_items))[0]
 
 
-def _validate(method: Method, cell: Cell, valid: dict[str, PairedSet]) -> dict[str, float]:
-    """Selection score per score key; the items are embedded once, the labels may differ."""
-    protocol, seed = cell.run.protocol, cell.run.seed
-    first = next(iter(valid.values()))
-    rows = _chosen_pairs(first, protocol.validate_items)
-    embeddings = embed_split(method, _subset(first, rows), protocol.dtype, seed)
-    return {key: selection_score(method, _subset(split, rows), embeddings, protocol) for key, split in valid.items()}
+def _validate(method: Method, cell: Cell, valid: dict[str, PairedSet], spread: dict[str, float]) -> dict[str, float]:
+    """Selection score per score key, the spread of the scores into `spread`; items are embedded once where labels differ."""
+    protocol, shown, scores = cell.run.protocol, next(iter(valid.values())), dict[str, float]()
+    embeddings = embed_split(method, shown, protocol.dtype, cell.run.seed)
+    for key, split in valid.items():
+        if not np.array_equal(split.pairs, shown.pairs):  # type: ignore[arg-type]
+            shown, embeddings = split, embed_split(method, split, protocol.dtype, cell.run.seed)
+        scores[key], score_std = score_and_spread(method, split, embeddings, protocol)
+        if not np.isnan(score_std):
+            spread["score_std"] = score_std
+    return scores
 
 
-def _chosen_pairs(split: PairedSet, n: int) -> Array | None:
-    """At most `n` pairs by number, the same for every run; None where all are used."""
-    if split.pairs is None or len(split.pairs) <= n:
-        return None
-    return np.sort(stream("validate").permutation(len(split.pairs))[:n])
-
-
-def _subset(split: PairedSet, pairs: Array | None) -> PairedSet:
-    """The split with the pairs by number, and the items in them."""
-    if pairs is None or split.pairs is None:
-        return split
-    items = [np.unique(column, return_inverse=True) for column in split.pairs[pairs].T]
-    modalities = tuple(m.take(rows) for m, (rows, _) in zip(split.modalities, items, strict=True))
-    return PairedSet(modalities=modalities, pairs=np.stack([inverse for _, inverse in items], axis=1))
+def _truth(weights: Any, train: PairedSet) -> Array | dict[str, Array] | None:
+    """What clean weights are to be compared with: the truth about labels, or about pairs where some are wrong."""
+    if isinstance(weights[0] if isinstance(weights, list) else weights, dict):
+        return train.clean
+    return None if train.clean_pairs is None or train.clean_pairs.all() else train.clean_pairs
 
 
 def _observer(method: Method, shown: PairedSet) -> Callable[[], dict[str, float]]:
@@ -201,9 +204,18 @@ def _observer(method: Method, shown: PairedSet) -> Callable[[], dict[str, float]
 
     def observe() -> dict[str, float]:
         weights = method.clean_weights()
-        return {} if weights is None or shown.clean is None else noise_detection(weights, shown.clean)
+        truth = _truth(weights, shown)
+        return {} if weights is None or truth is None else noise_detection(weights, truth)
 
     return observe
+
+
+def _detected(fitted: _Fitted, epoch: int) -> list[Measure]:
+    """The noise detection of an epoch; none where the method says nothing or there is nothing to find."""
+    row = next((row for row in fitted.context.history if row["epoch"] == epoch), {})
+    truth = _truth(fitted.method.clean_weights(), fitted.corruption.train)
+    figures = {name: value for name, value in row.items() if name.startswith("noise_")}
+    return [] if truth is None else detection_measures(figures, truth)
 
 
 def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dict[str, Any]], dict[str, Array]]]:
@@ -220,12 +232,16 @@ def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dic
             fitted.context.restore_best(key)
             best = _measure_splits(fitted, cell, key, kept[key])
         selections = {"best_valid": (best, best_epoch), "last": (last[key], fitted.context.epoch)}
-        results[key] = _collected(selections, _common_arrays(fitted, key, kept[key]))
-        if not results[key][0]:
+        rows, arrays = _collected(selections, _common_arrays(fitted, key, kept[key]))
+        if not rows:
             metrics = ", ".join(cell.run.protocol.metrics)
             raise ValueError(
                 f"no metric of protocol {cell.run.protocol.name!r} ({metrics}) can be measured on {fitted.dataset.name}"
             )
+        for name, (_, epoch) in selections.items():
+            rows += [{"split": "train", "selection": name, "epoch": epoch, **vars(m)} for m in _detected(fitted, epoch)]
+        results[key] = rows, arrays
+        _warn_of_collapse(fitted, rows)
     fitted.eval_seconds = time.perf_counter() - started
     return results
 
@@ -233,13 +249,15 @@ def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dic
 def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[str, Measured]:
     """Validation and test splits, measured with the method as it stands."""
     protocol, seed = cell.run.protocol, cell.run.seed
-    measured = {}
+    folds, measured = fitted.dataset.folds, {}
     for name, split in {"valid": fitted.valid[key], **fitted.dataset.tests}.items():
         embeddings = embed_split(fitted.method, split, protocol.dtype, seed)
-        measured[name] = measure(
-            fitted.method, split, embeddings, protocol, curves=name != "valid", rankings=keep and name != "valid"
-        )
-        if keep and name != "valid":
+        test = name != "valid"
+        if name in folds:
+            measured[name] = measure_folds(fitted.method, split, embeddings, protocol, folds[name], curves=test)
+        else:
+            measured[name] = measure(fitted.method, split, embeddings, protocol, curves=test, rankings=keep and test)
+        if keep and test:
             for modality, networks in embeddings.items():
                 for number, embedding in enumerate(networks):
                     network = "mean" if len(networks) == 1 else str(number)
@@ -255,12 +273,24 @@ def _collected(
     arrays = dict(common)
     for selection, (splits, epoch) in selections.items():
         for split, measured in splits.items():
-            rows += [{"split": split, "selection": selection, "epoch": epoch, **vars(m)} for m in measured.measures]
+            what = {"split": split, "selection": selection, "epoch": epoch}
+            what |= {"collapsed": measured.collapsed} if split != "valid" else {}
+            rows += [{**what, **vars(m)} for m in measured.measures]
             if split != "valid":
                 for name, array in measured.arrays.items():
                     kind, _, rest = name.partition("/")
                     arrays[f"{kind}/{split}/{selection}/{rest}"] = array
     return rows, arrays
+
+
+def _warn_of_collapse(fitted: _Fitted, rows: list[dict[str, Any]]) -> None:
+    """Name the first epoch whose scores were all but constant, which the ranks do not show."""
+    seen = [int(row["epoch"]) for row in fitted.context.history if row.get("score_std", np.inf) < COLLAPSED_BELOW]
+    epochs = seen + [row["epoch"] for row in rows if row.get("collapsed")]
+    if epochs:
+        message = "%s: the scores of epoch %d have collapsed: their standard deviation is below %g (seed %d, %s)"
+        name, seed = fitted.method.info.name, fitted.context.seed
+        logging.getLogger("xmbench").warning(message, name, min(epochs), COLLAPSED_BELOW, seed, fitted.dataset.name)
 
 
 def _common_arrays(fitted: _Fitted, key: str, keep: bool) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from xmbench.datasets import dataset_names
+from xmbench.datasets import dataset_card, dataset_names
 from xmbench.metrics import METRICS
 from xmbench.registry import closest, method_names, typed_parameters
 from xmbench.tuning import UNTUNED, Rule
@@ -27,7 +27,7 @@ class Protocol:
     """How every run of a comparison is validated and measured; tables refuse to mix two of them.
 
     Attributes:
-        valid_labels: clean, or as noisy as the training labels.
+        valid_labels: clean, or as noisy as the training labels (and pairs).
         validate_every: epochs between validations.
         validate_items: at most so many pairs are used to choose an epoch.
         selection: what chooses it: auto is the mean MAP of all directions where there are labels, else rSum.
@@ -73,7 +73,8 @@ class Spec:
         name: of the spec, or "" for the command line.
         methods: registered names, or names of `variants`.
         datasets: dataset names.
-        scheme, rates: of the noise; an empty `rates` takes the scheme's own.
+        schemes: noise schemes, each of which meets every rate; empty for the default, see `noise_schemes`.
+        rates: of the noise.
         seeds: of method and noise.
         noise_seed: fixes the noise's seed for all of them; None to follow `seeds`.
         protocol: its name or file.
@@ -82,14 +83,14 @@ class Spec:
         variants: name -> {"method": registered name, parameter: value}.
         profile: name of the profile that is applied, or "".
         tune: method as named in the spec, or "all" -> "grid" or "random:N"; a method that is not in it runs as it is set.
-        tune_per: one choice of hyper-parameters per dataset, or one per dataset and noise rate.
+        tune_per: one choice of hyper-parameters per dataset and noise scheme, or one for each noise rate too.
     """
 
     name: str = ""
     description: str = ""
     methods: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
-    scheme: str = "symmetric"
+    schemes: tuple[str, ...] = ()
     rates: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8)
     seeds: tuple[int, ...] = (0, 1, 2)
     noise_seed: int | None = None
@@ -100,6 +101,12 @@ class Spec:
     profile: str = ""
     tune: Mapping[str, str] = field(default_factory=dict)
     tune_per: Literal["dataset", "rate"] = "dataset"
+
+    def noise_schemes(self) -> tuple[str, ...]:
+        """The schemes of the spec; where it names none, symmetric, or caption_shuffle where no dataset has labels."""
+        known = [name for name in self.datasets if name in dataset_names()]
+        without_labels = bool(known) and all(dataset_card(name).classes is None for name in known)
+        return self.schemes or ("caption_shuffle" if without_labels else "symmetric",)
 
     def rule_of(self, method: str) -> Rule | None:
         """How `method`, as named in the spec, is tuned; None where it is not."""
@@ -174,6 +181,14 @@ def parse_settings(table: Mapping[str, Any]) -> tuple[Setting, ...]:
     return tuple(settings)
 
 
+def command_line_settings(texts: Sequence[str]) -> tuple[Setting, ...]:
+    """Settings out of texts that read OWNER.PARAM=VALUE."""
+    pairs = [text.partition("=") for text in texts]
+    if bad := next((key for key, sign, _ in pairs if not sign), None):
+        raise ValueError(f"--set must read OWNER.PARAM=VALUE, got {bad!r}")
+    return parse_settings({key: value for key, _, value in pairs})
+
+
 def load_spec(name: str) -> Spec:
     """The spec `name`, shipped with the package or a file.
 
@@ -189,7 +204,11 @@ def load_spec(name: str) -> Spec:
     profile = content.pop("profile", None)
     _table(where, content, {"noise", "set", "dataset", "variants", "tune", *plain})
     given = {key: value for key, value in content.items() if key in plain}
-    given |= _table(f"[noise] of {where}", content.get("noise", {}), {"scheme", "rates"})
+    noise = _table(f"[noise] of {where}", content.get("noise", {}), {"scheme", "rates"})
+    if "scheme" in noise:
+        scheme = noise.pop("scheme")
+        given["schemes"] = scheme if isinstance(scheme, list) else [scheme]
+    given |= noise
     for key in {"methods", "datasets", "rates"} & set(given):
         if not isinstance(given[key], list):
             raise ValueError(f"{key} of {where} must be a list, got {given[key]!r}")

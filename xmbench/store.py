@@ -30,8 +30,9 @@ _REAL = "noise_rate realised_rate value chance fit_seconds eval_seconds cpu_seco
 _ORDER = (
     "run_id fit_key score_key status error dataset dataset_params features noise_scheme noise_rate noise_seed realised_rate "
     "noise_sha noise_options method implementation method_version source_sha params seed protocol protocol_sha valid_labels "
-    "tuning trial spec profile split fold network selection epoch direction metric value chance n_queries n_networks oracle "
-    "from_description fit_seconds eval_seconds cpu_seconds peak_rss device threads git_commit versions started schema_version"
+    "tuning trial spec profile split fold network selection epoch direction metric value chance n_queries n_networks collapsed "
+    "oracle from_description fit_seconds eval_seconds cpu_seconds peak_rss device threads git_commit versions started "
+    "schema_version"
 ).split()
 
 COLUMNS: dict[str, pa.DataType] = {
@@ -41,6 +42,7 @@ COLUMNS: dict[str, pa.DataType] = {
 """Column -> type of a row; one row per run, split, network, selection, direction and metric."""
 
 _SCHEMA = pa.schema(list(COLUMNS.items()))
+_ADDED = ("collapsed",)  # since the first files of this schema, which are read as if it were empty
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
 _LOG = logging.getLogger("xmbench")
 
@@ -170,6 +172,9 @@ class Store:
             table = pq.ParquetFile(path, page_checksum_verification=True).read()
             newest = max((version or 0 for version in table["schema_version"].to_pylist()), default=0)
             if newest <= SCHEMA_VERSION:
+                for name in _ADDED:
+                    if name not in table.column_names:
+                        table = table.append_column(name, pa.nulls(len(table), COLUMNS[name]))
                 return table.select(_ORDER).cast(_SCHEMA)
         except _DAMAGE as error:
             if path == self.path:  # no folder of ours: leave it alone

@@ -76,9 +76,9 @@ def todo(cells: list[Cell], store: Store, rerun: frozenset[str] = frozenset()) -
     return Todo(cells, done, impossible, waiting, list(groups.values()), len(missing) - fits, stored, known)
 
 
-def _tuned_as(cell: Cell) -> tuple[str, str, str]:
+def _tuned_as(cell: Cell) -> tuple[str, str, str, str]:
     """What a trial and the runs whose hyper-parameters it helps to choose have in common."""
-    return cell.run.dataset, cell.run.method, cell.run.tuning
+    return cell.run.dataset, cell.run.noise.scheme, cell.run.method, cell.run.tuning
 
 
 def _is_done(cell: Cell, run: Finished | None, rerun: frozenset[str]) -> bool:

@@ -34,6 +34,19 @@ class Relevant:
 
 
 @dataclass(frozen=True)
+class BestGroups:
+    """The tie group of each query's best relevant item: `above`, `size` and `hits` of it; any where there is none."""
+
+    above: NDArray[Any]
+    size: NDArray[Any]
+    hits: NDArray[Any]
+    n_relevant: Ints
+
+    def nan_without_relevant(self, values: Floats) -> Floats:
+        return np.where(self.n_relevant > 0, values, np.nan)
+
+
+@dataclass(frozen=True)
 class TieGroups:
     """Tie groups with relevant items, best first; those of query q are `row_start[q]:row_start[q + 1]`."""
 
@@ -62,6 +75,12 @@ class TieGroups:
 
     def nan_without_relevant(self, values: Floats) -> Floats:
         return np.where(self.n_relevant > 0, values, np.nan)
+
+    def best(self) -> BestGroups:
+        filled = self.groups_per_query > 0
+        columns = np.ones((3, len(self.n_relevant)), np.int32)
+        columns[:, filled] = [x[self.row_start[:-1][filled]] for x in (self.above, self.size, self.hits)]
+        return BestGroups(columns[0], columns[1], columns[2], self.n_relevant)
 
 
 # ---- finding the tie groups ------------------------------------------------------------------------------
@@ -155,12 +174,93 @@ def _scan_kernel(keys, row_start, written, groups):  # type: ignore[no-untyped-d
     return written
 
 
+def _both_ways_kernel(similarity, row_best, column_best, row_counts, column_counts):  # type: ignore[no-untyped-def]
+    """Counts, for each row's and each column's best score, the items above it and those no lower; 1,024 columns at a time."""
+    n_columns = similarity.shape[1]
+    for start in range(0, n_columns, 1024):
+        stop = min(start + 1024, n_columns)
+        best = column_best[start:stop]
+        above = column_counts[0, start:stop]
+        at_least = column_counts[1, start:stop]
+        for i in range(similarity.shape[0]):
+            row = similarity[i, start:stop]
+            score = row_best[i]
+            more = np.int32(0)
+            no_less = np.int32(0)
+            for j in range(stop - start):
+                s = row[j]
+                more = np.int32(more + (s > score))
+                no_less = np.int32(no_less + (s >= score))
+                above[j] = np.int32(above[j] + (s > best[j]))
+                at_least[j] = np.int32(at_least[j] + (s >= best[j]))
+            row_counts[0, i] += more
+            row_counts[1, i] += no_less
+
+
+def _precision_kernel(bits, lowest, level, row_kind, column_kind, precision):  # type: ignore[no-untyped-def]
+    """R-precision where items of level <= 0, 1, ... are relevant: bisects the scores' integer order for the R-th highest.
+
+    It stops as soon as R items are above the bound; where the R-th is tied with the next, the tied ones count in proportion.
+    """
+    n = bits.shape[1]
+    keys = np.empty(n, bits.dtype)
+    row = np.empty(n, np.uint8)
+    bound = np.empty(1, bits.dtype)
+    for q in range(bits.shape[0]):
+        of_kind = level[row_kind[q]]
+        for g in range(n):
+            keys[g] = bits[q, g] if bits[q, g] >= 0 else lowest - bits[q, g]  # -0 becomes +0
+            row[g] = of_kind[column_kind[g]]
+        bottom = np.int64(keys.min()) - 1
+        highest = np.int64(keys.max())
+        high = highest
+        above = np.int32(0)  # items above `high`
+        for z in range(precision.shape[0]):
+            relevant = np.int32(0)
+            for g in range(n):
+                relevant = np.int32(relevant + (row[g] <= z))
+            if relevant == 0:
+                continue
+            if above > relevant:
+                high = highest
+                above = np.int32(0)
+            low = bottom
+            while high - low > 1 and above != relevant:
+                middle = (low >> 1) + (high >> 1) + (low & high & 1)
+                bound[0] = middle
+                cut = bound[0]
+                count = np.int32(0)
+                for g in range(n):
+                    count = np.int32(count + (keys[g] > cut))
+                if count > relevant:
+                    low = middle
+                else:
+                    high = middle
+                    above = count
+            bound[0] = high
+            cut = bound[0]
+            hits = np.int32(0)
+            for g in range(n):
+                hits = np.int32(hits + ((row[g] <= z) & (keys[g] > cut)))
+            found = np.float64(hits)
+            if above < relevant:
+                tied = np.int32(0)
+                hits = np.int32(0)
+                for g in range(n):
+                    tied = np.int32(tied + (keys[g] == cut))
+                    hits = np.int32(hits + ((row[g] <= z) & (keys[g] == cut)))
+                found += hits * ((relevant - above) / tied)
+            precision[z, q] = found / relevant
+
+
 @dataclass(frozen=True)
 class _Kernels:
     count: Callable[..., None]
     pack: Callable[..., None]
     sort: Callable[..., None]
     scan: Callable[..., int]
+    both_ways: Callable[..., None]
+    precision: Callable[..., None]
 
 
 @cache
@@ -171,7 +271,8 @@ def compiled() -> _Kernels | None:
     except ImportError:
         return None
     compile_ = numba.njit(cache=True)
-    return _Kernels(*(compile_(kernel) for kernel in (_count_kernel, _pack_kernel, _sort_kernel, _scan_kernel)))
+    kernels = _count_kernel, _pack_kernel, _sort_kernel, _scan_kernel, _both_ways_kernel, _precision_kernel
+    return _Kernels(*(compile_(kernel) for kernel in kernels))
 
 
 def tie_groups(similarity: NDArray[np.floating[Any]], relevant: Relevant) -> TieGroups:
@@ -227,6 +328,64 @@ def _groups_by_search(similarity: NDArray[Any], relevant: Relevant) -> tuple[Int
     return row_start, np.concatenate(parts, axis=1)
 
 
+def best_groups(similarity: NDArray[np.floating[Any]], pairs: Ints) -> tuple[BestGroups, BestGroups]:
+    """The best group of every row and of every column of a checked matrix, which is read once; pairs (p, 2) are relevant."""
+    keys = np.unique(pairs[:, 0].astype(np.int64) * similarity.shape[1] + pairs[:, 1])
+    places = np.divmod(keys, similarity.shape[1])
+    scores = similarity[places]
+    best, hits, n_relevant = [], [], []
+    for place, n_items in zip(places, similarity.shape, strict=True):
+        highest = np.full(n_items, -np.inf, similarity.dtype)
+        np.maximum.at(highest, place, scores)
+        best.append(highest)
+        hits.append(np.bincount(place[scores == highest[place]], minlength=n_items))
+        n_relevant.append(np.bincount(place, minlength=n_items))
+    counts = [np.zeros((2, n_items), np.int32) for n_items in similarity.shape]
+    kernels = compiled()
+    if kernels is not None:
+        kernels.both_ways(similarity, *best, *counts)
+    else:
+        _count_both_ways(similarity, best, counts)
+    rows, columns = (BestGroups(c[0], c[1] - c[0], h, n) for c, h, n in zip(counts, hits, n_relevant, strict=True))
+    return rows, columns
+
+
+def _count_both_ways(similarity: NDArray[Any], best: list[NDArray[Any]], counts: list[NDArray[np.int32]]) -> None:
+    """NumPy alone: what `_both_ways_kernel` counts, 64 rows at a time."""
+    for start in range(0, len(similarity), 64):
+        block, of_rows = similarity[start : start + 64], best[0][start : start + 64, None]
+        for k, compare in enumerate((np.greater, np.greater_equal)):
+            counts[0][k, start : start + 64] = compare(block, of_rows).sum(axis=1)
+            counts[1][k] += compare(block, best[1]).sum(axis=0, dtype=np.int32)
+
+
+def r_precisions(
+    similarity: NDArray[np.floating[Any]], level: NDArray[np.uint8], row_kind: Ints, column_kind: Ints, n_levels: int
+) -> Floats:
+    """R-precision (n_levels, n_q) of a checked block, for each of the levels 0, 1, ... up to which an item is relevant.
+
+    level (kinds of rows, kinds of columns) is that of an item of the kind `column_kind` (n_g,) to a query of the kind
+    `row_kind` (n_q,). NaN where nothing is relevant.
+    """
+    precision = np.full((n_levels, len(similarity)), np.nan)
+    kernels = compiled()
+    if kernels is not None:
+        integer = np.int32 if similarity.dtype == np.float32 else np.int64
+        lowest = integer(np.iinfo(integer).min)
+        kernels.precision(similarity.view(integer), lowest, np.ascontiguousarray(level), row_kind, column_kind, precision)
+        return precision
+    for q, row in enumerate(similarity):
+        of_row = level[row_kind[q]][column_kind]
+        for z in range(n_levels):
+            relevant = of_row <= z
+            if n := int(relevant.sum()):
+                bound = np.partition(row, len(row) - n)[len(row) - n]
+                above, tied = row > bound, row == bound
+                share = (n - above.sum()) / tied.sum()
+                precision[z, q] = (relevant[above].sum() + share * relevant[tied].sum()) / n
+    return precision
+
+
 # ---- checks at the border --------------------------------------------------------------------------------
 
 
@@ -271,14 +430,20 @@ def relevant_from_mask(relevance: Bools) -> Relevant:
     return Relevant(start[:-1], start[1:], column)
 
 
-def checked_groups(similarity: ArrayLike, relevance: ArrayLike) -> TieGroups:
-    """Checks both blocks and returns the tie groups."""
+def checked_block(similarity: ArrayLike, relevance: ArrayLike) -> tuple[NDArray[np.floating[Any]], Bools]:
+    """Checks a similarity block and its relevance and returns them as arrays."""
     scores, mask = as_similarity(similarity), np.asarray(relevance)
     if mask.dtype != np.bool_ or mask.shape != scores.shape:
         raise ValueError(
             f"relevance must be boolean and of the shape of similarity {scores.shape}, got {mask.dtype} {mask.shape}; "
             "compare the labels or pairs of the same queries and gallery items"
         )
+    return scores, mask
+
+
+def checked_groups(similarity: ArrayLike, relevance: ArrayLike) -> TieGroups:
+    """Checks both blocks and returns the tie groups."""
+    scores, mask = checked_block(similarity, relevance)
     return tie_groups(scores, relevant_from_mask(mask))
 
 

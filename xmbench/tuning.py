@@ -18,7 +18,7 @@ from xmbench.method import Method
 from xmbench.registry import build_method
 from xmbench.types import stream
 
-RATE, SEED = 0.4, 0  # where the one choice per dataset is made
+RATE, SEED = 0.4, 0  # where the one choice per dataset and noise scheme is made
 UNTUNED = "none"
 Scope = Literal["dataset", "rate"]
 
@@ -29,7 +29,7 @@ class Rule:
 
     Attributes:
         n_points: None for all.
-        scope: one choice per dataset, or one per dataset and noise rate.
+        scope: one choice per dataset and noise scheme, or one for each noise rate too.
 
     >>> str(Rule.parse("random:4", "rate"))
     'random:4 per rate'

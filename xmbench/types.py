@@ -16,6 +16,9 @@ Array = NDArray[Any]
 FEATURES = frozenset({"vectors", "sequences", "tokens"})
 NEEDS = FEATURES | {"labels", "pairs", "clean"}
 
+_BLOCK = 1 << 24  # numbers read at a time when data are checked
+_CHECKED = 1 << 28  # and in all: one GB in float32
+
 
 class DataError(ValueError):
     """Data that cannot be used: what must hold, and what was found."""
@@ -140,12 +143,14 @@ class PairedSet:
     Attributes:
         modalities: m >= 2 of them, in the dataset's order.
         pairs: (n_pairs, m) row numbers, one item of every modality per pair; None where not declared.
-        clean: (n_pairs,) bool, or {modality: (n,) bool}: what is not corrupted. Only oracles are given it.
+        clean: {modality: (n,) bool}: whose label is not corrupted. Only oracles are given it.
+        clean_pairs: (n_pairs,) bool: which pairs belong together in truth. Only oracles are given it.
     """
 
     modalities: tuple[Modality, ...]
     pairs: Array | None = None
-    clean: Array | dict[str, Array] | None = None
+    clean: dict[str, Array] | None = None
+    clean_pairs: Array | None = None
 
     def __post_init__(self) -> None:
         names = [modality.name for modality in self.modalities]
@@ -153,6 +158,9 @@ class PairedSet:
             raise ValueError(f"a paired set needs two or more modalities with names of their own, got {names}")
         if self.pairs is not None and (self.pairs.ndim != 2 or self.pairs.shape[1] != len(names)):
             raise ValueError(f"pairs must be (n_pairs, {len(names)}), got {self.pairs.shape}")
+        if self.clean_pairs is not None and (self.pairs is None or len(self.clean_pairs) != len(self.pairs)):
+            wanted = "no pairs" if self.pairs is None else f"{len(self.pairs)} pairs"
+            raise ValueError(f"clean_pairs must hold one entry per pair, got {len(self.clean_pairs)} for {wanted}")
 
     @property
     def n_classes(self) -> int:
@@ -176,14 +184,19 @@ class Card:
 
     Attributes:
         source: where to get it, in words that also help who has not got it yet.
-        sizes: split -> number of pairs.
+        sizes: split -> number of items of the first modality; of pairs, unless an item has several captions.
         widths: modality -> features of its vectors, in the dataset's order; empty where a dataset has no vectors.
+        regions: regions per image and features of a region; None where images have no regions.
+        captions: captions per image.
+        words: size of the vocabulary, about; None where texts have no words.
+        folds: test name -> number of folds that "test" is measured in under this name, see `Dataset`.
         classes: number of classes; None where a dataset has no labels.
         multi_label: whether an item may have several classes.
         labels_per_item: average number of classes of an item, about.
         unverified: which facts no publication and no public file states: "sizes", or a modality, for its width. They
             shape the synthetic twin; data of other sizes are accepted.
         parameters: parameter -> one line on what it chooses.
+        folder: name of the folder of its files, where it is not the dataset's name.
         files: names of the files that are read by default, where neither `sha256` nor `urls` names them.
         sha256: file name -> hash of the files that are read, where it is known.
         urls: file name -> public address, for what can be downloaded.
@@ -196,11 +209,16 @@ class Card:
     citation: str
     sizes: Mapping[str, int]
     widths: Mapping[str, int] = field(default_factory=dict)
+    regions: tuple[int, int] | None = None
+    captions: int = 1
+    words: int | None = None
+    folds: Mapping[str, int] = field(default_factory=dict)
     classes: int | None = None
     multi_label: bool = False
     labels_per_item: float = 1.0
     unverified: tuple[str, ...] = ()
     parameters: Mapping[str, str] = field(default_factory=dict)
+    folder: str = ""
     files: tuple[str, ...] = ()
     sha256: Mapping[str, str] = field(default_factory=dict)
     urls: Mapping[str, str] = field(default_factory=dict)
@@ -214,6 +232,8 @@ class Dataset:
         parameters: every parameter of the loader with its value.
         tests: name -> split; "test" first, others such as "test:twemoji".
         class_names: (c,) names for reports.
+        folds: test name -> number of consecutive folds, equal in items of the first modality, that the test is measured in,
+            each with a gallery of its own; a test that is not named is measured whole.
     """
 
     name: str
@@ -224,6 +244,15 @@ class Dataset:
     tests: Mapping[str, PairedSet]
     card: Card
     class_names: tuple[str, ...] = ()
+    folds: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for test, n_folds in self.folds.items():
+            if test not in self.tests:
+                raise ValueError(f"{self.name}: folds must be of tests, got {test!r}; there are {', '.join(self.tests)}")
+            n = len(self.tests[test].modalities[0])
+            if n_folds < 1 or n % n_folds:
+                raise DataError(f"{self.name}/{test}: its items must divide into {n_folds} equal folds, got {n}")
 
     def splits(self) -> dict[str, PairedSet]:
         """Every split by name."""
@@ -238,15 +267,18 @@ class Embedding:
         modality: its name.
         values: (n, d) vectors or (n, L, d) sequences, float.
         lengths: (n,) true lengths of sequences, or None.
+        network: number of the network that made it, for methods whose `similarity` has parameters of each.
     """
 
     modality: str
     values: Array
     lengths: Array | None = None
+    network: int = 0
 
     def take(self, rows: Array | slice) -> "Embedding":
         """The items `rows` of this embedding."""
-        return Embedding(self.modality, self.values[rows], None if self.lengths is None else self.lengths[rows])
+        lengths = None if self.lengths is None else self.lengths[rows]
+        return Embedding(self.modality, self.values[rows], lengths, self.network)
 
 
 def one_hot(labels: Array, n_classes: int) -> NDArray[np.bool_]:
@@ -306,7 +338,7 @@ def split_sha(split: PairedSet) -> str:
 
 
 def check_split(name: str, split: PairedSet) -> None:
-    """Raise DataError where a split cannot be used: empty, not finite, one class, labels or pairs out of range."""
+    """Raise DataError where a split cannot be used: empty, not finite, one class, words, labels or pairs out of range."""
     classes = {m.name: m.labels.shape[1] for m in split.modalities if m.labels is not None}
     if len(set(classes.values())) > 1:
         raise DataError(f"{name}: every modality must have the same classes, got {classes}")
@@ -325,11 +357,45 @@ def check_split(name: str, split: PairedSet) -> None:
 def _check_modality(where: str, modality: Modality) -> None:
     if not len(modality):
         raise DataError(f"{where}: a split must hold at least one item, got none")
-    for kind, rows in (("vectors", modality.vectors), ("sequences", modality.sequences)):
-        for start in range(0, len(rows) if rows is not None else 0, 4096):
-            block = rows[slice(start, start + 4096)] if rows is not None else np.empty(0)
-            if not np.isfinite(block).all():
-                bad = int((~np.isfinite(block.reshape(len(block), -1)).all(axis=1)).argmax()) + start
-                raise DataError(f"{where}: {kind} must be finite, got NaN or infinity in row {bad}; drop or repair it")
+    for kind, rows, rank in (("vectors", modality.vectors, 2), ("sequences", modality.sequences, 3)):
+        if rows is not None:
+            if len(rows.shape) != rank:
+                wanted = "(n, d)" if rank == 2 else "(n, L, d)"
+                raise DataError(f"{where}: {kind} must be {wanted}, got {rows.shape}")
+            _check_finite(f"{where}: {kind}", rows)
+    if modality.tokens is not None:
+        _check_tokens(where, modality.tokens, modality.vocabulary)
+    padded = {"tokens": modality.tokens, "sequences": modality.sequences}
+    for kind, values in padded.items():
+        if values is not None and modality.lengths is not None:
+            _check_lengths(f"{where}: lengths of {kind}", modality.lengths, values.shape[1])
     if modality.labels is not None and len(modality) > 1 and modality.labels.any(axis=0).sum() < 2:
         raise DataError(f"{where}: retrieval by class needs two classes or more, got {int(modality.labels.any(axis=0).sum())}")
+
+
+def _check_finite(where: str, rows: Rows) -> None:
+    """Every row is looked at; of data beyond `_CHECKED` numbers, evenly spaced rows that hold as many."""
+    size = max(int(np.prod(rows.shape[1:])), 1)
+    looked_at = np.arange(0, len(rows), max(1, len(rows) * size // _CHECKED))
+    step = max(1, _BLOCK // size)
+    for start in range(0, len(looked_at), step):
+        block = looked_at[start : start + step]
+        finite = np.isfinite(rows[block]).reshape(len(block), -1).all(axis=1)
+        if not finite.all():
+            bad = block[int((~finite).argmax())]
+            raise DataError(f"{where} must be finite, got NaN or infinity in row {bad}; drop or repair it")
+
+
+def _check_tokens(where: str, tokens: Array, vocabulary: tuple[str, ...] | None) -> None:
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or not tokens.shape[1]:
+        raise DataError(f"{where}: tokens must be (n, L) integers, got {tokens.dtype} {tokens.shape}")
+    top = np.iinfo(np.int64).max if vocabulary is None else len(vocabulary) - 1
+    if tokens.min() < 0 or tokens.max() > top:
+        raise DataError(f"{where}: tokens must be word ids in 0..{top}, got {tokens.min()}..{tokens.max()}")
+
+
+def _check_lengths(where: str, lengths: Array, longest: int) -> None:
+    if lengths.ndim != 1 or lengths.dtype.kind not in "iu":
+        raise DataError(f"{where} must be (n,) integers, got {lengths.dtype} {lengths.shape}")
+    if lengths.min() < 1 or lengths.max() > longest:
+        raise DataError(f"{where} must lie in 1..{longest}, got {lengths.min()}..{lengths.max()}")

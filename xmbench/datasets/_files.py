@@ -34,23 +34,35 @@ def find_file(card: Card, name: str) -> Path:
     Raises:
         MissingDataError: not found and not downloadable, or with another content than the card says.
     """
-    root, sha256 = data_root(), card.sha256.get(name)
-    if root is not None and (root / card.name / name).exists():
-        return _verified(root / card.name / name, sha256)
-    cached = cache_root() / card.name / name
-    if not cached.exists():
+    path, sha256 = _on_disk(card, name), card.sha256.get(name)
+    if path is None:
         if name not in card.urls:
-            wanted = f"set XMBENCH_DATA to a folder that holds {card.name}/{name}; where it is from: {card.source}"
+            wanted = f"set XMBENCH_DATA to a folder that holds {_folder(card)}/{name}; where it is from: {card.source}"
             raise MissingDataError(f"{card.name}: file {name} is missing and has no public download; {wanted}")
-        download(card.urls[name], cached, sha256)
-    return _verified(cached, sha256)
+        path = cache_root() / _folder(card) / name
+        download(card.urls[name], path, sha256)
+    return _verified(path, sha256)
+
+
+def find_optional(card: Card, name: str) -> Path | None:
+    """Path of a file that a dataset can do without, or None where it is not on disk."""
+    path = _on_disk(card, name)
+    return None if path is None else _verified(path, card.sha256.get(name))
 
 
 def is_ready(card: Card) -> bool:
     """Whether the files of a dataset that are needed by default lie on disk."""
-    roots = [root for root in (data_root(), cache_root()) if root is not None]
-    needed = {*(card.urls or card.sha256), *card.files}
-    return all(any((root / card.name / name).exists() for root in roots) for name in needed)
+    return all(_on_disk(card, name) is not None for name in {*(card.urls or card.sha256), *card.files})
+
+
+def _folder(card: Card) -> str:
+    return card.folder or card.name
+
+
+def _on_disk(card: Card, name: str) -> Path | None:
+    """Where the file lies: under XMBENCH_DATA, else in the cache."""
+    paths = [root / _folder(card) / name for root in (data_root(), cache_root()) if root is not None]
+    return next((path for path in paths if path.exists()), None)
 
 
 _VERIFIED: set[tuple[str, str, int]] = set()

@@ -1,4 +1,8 @@
-"""Synthetic data with a planted signal at instance and class level, for any number of modalities: for tests and examples."""
+"""Synthetic data with a planted signal at instance and class level, for any number of modalities: for tests and examples.
+
+With regions, an item also has concepts, which its latent vector chooses: every region of the image shows one of them, and every
+caption names some of them among words without meaning.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,12 +11,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.datasets._vocabulary import END, SPECIAL_WORDS, START
 from xmbench.types import Array, Card, Dataset, Modality, PairedSet, Rows, one_hot, stream
 
 _NAMES = ("image", "text", "audio", "video", "model")
 _WIDTHS = {name: 64 - 8 * v for v, name in enumerate(_NAMES)}
 _LATENT = 16
 _BLOCK = 8192  # rows rendered at a time
+_REGION_WIDTH = 32
+_CONCEPTS = 40  # there are; an item has _SHOWN of them, or as many as it has regions
+_SHOWN = 4
+_MOST_FILLERS = 4  # words without meaning in a caption, one at least
+_WORDS = 64  # of the vocabulary
 
 CARD = Card(
     name="synthetic",
@@ -26,7 +36,9 @@ CARD = Card(
     parameters={
         "classes": "number of classes",
         "labels_per_item": "average number of classes of an item, which has one at least; above 1 the data are multi-label",
-        "modalities": "number of modalities, 2 to 5",
+        "modalities": "number of modalities, 2 to 5; 2 with regions or several captions",
+        "regions": "regions per image; with them the images have `sequences` and the texts `tokens`; 0: neither",
+        "captions": "texts per image",
         "train": "items of the train split (likewise valid, test)",
         "class_signal": "length of the class means in the latent space",
         "instance_signal": "deviation of what an instance shares over its modalities",
@@ -43,6 +55,8 @@ class Parameters:
     classes: int = 10
     labels_per_item: float = 1.0
     modalities: int = 2
+    regions: int = 0
+    captions: int = 1
     train: int = 400
     valid: int = 100
     test: int = 200
@@ -57,6 +71,11 @@ class Parameters:
         for name in ("train", "valid", "test"):
             if getattr(self, name) < 2:
                 raise ValueError(f"synthetic.{name} must be 2 or more, got {getattr(self, name)}")
+        if self.regions < 0 or self.captions < 1:
+            got = f"{self.regions} and {self.captions}"
+            raise ValueError(f"synthetic.regions must be 0 or more and synthetic.captions 1 or more, got {got}")
+        if self.modalities > 2 and (self.regions or self.captions > 1):
+            raise ValueError(f"synthetic.regions and synthetic.captions need modalities=2, got {self.modalities}")
         if self.classes < 2:
             raise ValueError(f"synthetic.classes must be 2 or more, got {self.classes}")
         if not 1 <= self.labels_per_item <= self.classes:
@@ -69,20 +88,27 @@ class Recipe:
 
     Attributes:
         name: of the dataset; part of the seed of every draw.
-        sizes: split -> number of items.
-        widths: modality -> number of features.
-        classes, labels_per_item, class_signal, instance_signal, noise, seed: as in `CARD.parameters`.
+        sizes: split -> number of items of the first modality.
+        widths: modality -> number of features of its vectors; None: no vectors.
+        classes: 0: no labels.
+        labels_per_item, class_signal, instance_signal, noise, seed: as in `CARD.parameters`.
+        regions: regions per image and features of a region; None: neither regions nor words.
+        captions: items of the other modalities per item of the first.
+        words: size of the vocabulary.
     """
 
     name: str
     sizes: Mapping[str, int]
-    widths: Mapping[str, int]
+    widths: Mapping[str, int | None]
     classes: int
     labels_per_item: float
     class_signal: float
     instance_signal: float
     noise: float
     seed: int
+    regions: tuple[int, int] | None = None
+    captions: int = 1
+    words: int = _WORDS
 
 
 def load(parameters: Parameters) -> Dataset:
@@ -97,6 +123,8 @@ def load(parameters: Parameters) -> Dataset:
         instance_signal=parameters.instance_signal,
         noise=parameters.noise,
         seed=parameters.seed,
+        regions=(parameters.regions, _REGION_WIDTH) if parameters.regions else None,
+        captions=parameters.captions,
     )
     return drawn(recipe, CARD, vars(parameters))
 
@@ -119,19 +147,71 @@ def drawn(recipe: Recipe, card: Card, parameters: Mapping[str, Any]) -> Dataset:
 
 
 def _split(recipe: Recipe, part: str, means: Array) -> PairedSet:
-    n = recipe.sizes[part]
+    n, k = recipe.sizes[part], recipe.captions
     rng = stream(recipe.name, recipe.seed, part)
-    labels = one_hot(rng.permutation(np.arange(n) % recipe.classes), recipe.classes)
-    if recipe.labels_per_item > 1:
-        labels |= _more_labels(recipe, part, n)
-    centres = labels.astype(np.float64) @ means / np.sqrt(labels.sum(axis=1, keepdims=True))
-    latent = centres + recipe.instance_signal * rng.standard_normal(centres.shape)
-    ids = np.array([f"{part}-{i}" for i in range(n)])
-    modalities = tuple(
-        Modality(name=name, vectors=Rows(_rendered(latent, recipe, name, rng)), labels=labels, item_ids=ids)
-        for name in recipe.widths
-    )
-    return PairedSet(modalities=modalities, pairs=np.stack([np.arange(n)] * len(modalities), axis=1))
+    labels, latent = None, np.zeros((n, _LATENT))
+    if recipe.classes:
+        labels = one_hot(rng.permutation(np.arange(n) % recipe.classes), recipe.classes)
+        if recipe.labels_per_item > 1:
+            labels |= _more_labels(recipe, part, n)
+        latent = labels.astype(np.float64) @ means / np.sqrt(labels.sum(axis=1, keepdims=True))
+    latent = latent + recipe.instance_signal * rng.standard_normal(latent.shape)
+    modalities = []
+    for v, (name, width) in enumerate(recipe.widths.items()):
+        items = np.repeat(np.arange(n), k if v else 1)
+        ids = [f"{part}-{i}" if k == 1 or not v else f"{part}-{i}.{row % k}" for row, i in enumerate(items)]
+        modalities.append(
+            Modality(
+                name=name,
+                vectors=None if width is None else Rows(_rendered(latent[items], recipe, name, rng)),
+                labels=None if labels is None else labels if k == 1 else labels[items],
+                item_ids=np.array(ids),
+                **_regions_or_words(recipe, part, latent, of_images=not v),
+            )
+        )
+    together = np.arange(n * k)
+    return PairedSet(modalities=tuple(modalities), pairs=np.stack([together // k, *[together] * (len(modalities) - 1)], axis=1))
+
+
+def _regions_or_words(recipe: Recipe, part: str, latent: Array, *, of_images: bool) -> dict[str, Any]:
+    """What a modality has beside its vectors: regions of n images, or the words of their captions."""
+    if recipe.regions is None:
+        return {}
+    directions = stream(recipe.name, recipe.seed, "concepts").standard_normal((_LATENT, _CONCEPTS))
+    concepts = np.argsort(-latent @ directions, axis=1)[:, : min(_SHOWN, recipe.regions[0])]
+    if of_images:
+        return {"sequences": Rows(_regions(recipe, part, concepts))}
+    return _words(recipe, part, np.repeat(concepts, recipe.captions, axis=0))
+
+
+def _regions(recipe: Recipe, part: str, concepts: Array) -> NDArray[np.float32]:
+    """(n, R, d) regions: the prototypes of an item's concepts (n, k), each of them shown, in any order, and noise."""
+    n_regions, width = recipe.regions or (0, 0)
+    rng = stream(recipe.name, recipe.seed, part, "regions")
+    prototypes = stream(recipe.name, recipe.seed, "prototypes").standard_normal((_CONCEPTS, width), dtype=np.float32)
+    shown = rng.permuted(np.resize(np.arange(concepts.shape[1]), (len(concepts), n_regions)), axis=1)
+    regions = np.empty((len(concepts), n_regions, width), dtype=np.float32)
+    for i, order in enumerate(shown):
+        regions[i] = prototypes[concepts[i, order]]
+        regions[i] += np.float32(recipe.noise) * rng.standard_normal((n_regions, width), dtype=np.float32)
+    return regions
+
+
+def _words(recipe: Recipe, part: str, concepts: Array) -> dict[str, Any]:
+    """Tokens, lengths and vocabulary of captions that name at least half of the concepts (n, k) of their images."""
+    rng = stream(recipe.name, recipe.seed, part, "words")
+    n, k = concepts.shape
+    words = SPECIAL_WORDS + tuple(f"thing{j}" for j in range(_CONCEPTS))
+    words += tuple(f"word{j}" for j in range(max(recipe.words - len(words), 1)))
+    first_filler = len(SPECIAL_WORDS) + _CONCEPTS
+    tokens, lengths = np.zeros((n, k + _MOST_FILLERS + 2), dtype=np.int64), np.empty(n, dtype=np.int64)
+    for i in range(n):
+        named = rng.permutation(concepts[i])[: rng.integers((k + 1) // 2, k + 1)] + len(SPECIAL_WORDS)
+        fillers = rng.integers(first_filler, len(words), rng.integers(1, _MOST_FILLERS + 1))
+        content = rng.permutation(np.concatenate([named, fillers]))
+        lengths[i] = len(content) + 2
+        tokens[i, : lengths[i]] = START, *content, END
+    return {"tokens": tokens, "lengths": lengths, "vocabulary": words}
 
 
 def _more_labels(recipe: Recipe, part: str, n: int) -> NDArray[np.bool_]:
@@ -144,7 +224,7 @@ def _more_labels(recipe: Recipe, part: str, n: int) -> NDArray[np.bool_]:
 def _rendered(latent: Array, recipe: Recipe, name: str, rng: np.random.Generator) -> Array:
     """Features (n, d) of one modality: noise is added to the latent vector, then a layer of its own is applied."""
     n, k = latent.shape
-    width = recipe.widths[name]
+    width = recipe.widths[name] or 0
     layer = stream(recipe.name, recipe.seed, "layer", name)
     first, second = layer.standard_normal((k, 64)) / np.sqrt(k), layer.standard_normal((64, width)) / 8
     seen = latent + recipe.noise * rng.standard_normal((n, k))

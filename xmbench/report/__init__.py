@@ -6,9 +6,11 @@ from pathlib import Path
 import pandas as pd
 
 from xmbench.report.curves import noise_curves, precision_recall
+from xmbench.report.detection import noise_detection
 from xmbench.report.files import Context, File
 from xmbench.report.groups import Group, Reader, Results, group_rows
 from xmbench.report.index import write_index, write_provenance
+from xmbench.report.recalls import rsum_tables
 from xmbench.report.style import Palette
 from xmbench.report.tables import map_tables
 from xmbench.report.training import training_curves
@@ -19,12 +21,15 @@ __all__ = ["REPORTS", "NothingToReport", "render"]
 
 REPORTS: dict[str, Callable[[Group, Context], list[File]]] = {
     "map": map_tables,
+    "rsum": rsum_tables,
     "pr": precision_recall,
     "noise": noise_curves,
     "training": training_curves,
+    "detection": noise_detection,
     "tsne": tsne,
     "trials": trial_table,
 }
+ONLY = {"map": "map", "pr": "map", "tsne": "map", "rsum": "rsum", "detection": "rsum"}  # kind -> metric of the groups it is for
 
 
 class NothingToReport(LookupError):
@@ -40,7 +45,7 @@ def render(store: Results, out: Path, *, where: pd.DataFrame | None = None) -> l
         where: the rows to show, where not all of the store's.
 
     Raises:
-        NothingToReport: no run of these rows has a MAP on a test split.
+        NothingToReport: no run of these rows has a MAP or an rSum on a test split.
     """
     rows = store.rows() if where is None else where
     groups = group_rows(rows)
@@ -55,8 +60,9 @@ def render(store: Results, out: Path, *, where: pd.DataFrame | None = None) -> l
 
 
 def _made(group: Group, context: Context) -> dict[str, list[File]]:
-    """The files of a group by kind; only tuned runs have trials."""
-    return {kind: report(group, context) for kind, report in REPORTS.items() if group.tuned or kind != "trials"}
+    """The files of a group by kind; only tuned runs have trials, and only data with labels a MAP, PR curves and classes."""
+    kinds = [kind for kind in REPORTS if ONLY.get(kind, group.metric) == group.metric and (group.tuned or kind != "trials")]
+    return {kind: REPORTS[kind](group, context) for kind in kinds}
 
 
 def _nothing(rows: pd.DataFrame) -> str:
@@ -64,4 +70,4 @@ def _nothing(rows: pd.DataFrame) -> str:
     counts = rows.drop_duplicates("run_id")["status"].value_counts().sort_index()
     found = ", ".join(f"{status} {count}" for status, count in counts.items()) or "no run at all"
     run = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
-    return f"nothing to report: no finished run with a test MAP ({found}); run for example `{run}`"
+    return f"nothing to report: no finished run with a test MAP or rSum ({found}); run for example `{run}`"

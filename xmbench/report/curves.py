@@ -1,4 +1,4 @@
-"""Precision-recall curves, and MAP against the noise rate."""
+"""Precision-recall curves, and MAP or rSum against the noise rate."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import SELECTIONS, Group, Reader, strip_prefix
 from xmbench.report.style import Palette, Style, finish, fold, panels, styled
-from xmbench.report.words import SELECTION_WORDS, direction_words, provenance_words
+from xmbench.report.words import METRIC_WORDS, direction_words, provenance_words, selection_words
 
 LINES: dict[str, Style] = {"best_valid": {"linestyle": "-"}, "last": {"linestyle": "--", "markerfacecolor": "white"}}
 
@@ -30,7 +30,7 @@ def precision_recall(group: Group, context: Context) -> list[File]:
     files = []
     for name, part, words in parts:
         runs = group.runs[group.runs["run_id"].isin(part["run_id"])]
-        footer = provenance_words(group, runs, SELECTION_WORDS["best_valid"], "mean over seeds")
+        footer = provenance_words(group, runs, selection_words(group, "best_valid"), "mean over seeds")
         figure = draw_precision_recall(group, part, context.palette, footer)
         paths = write_figure(context.out / f"{group.slug}_{name}", figure, footer)
         files += [File(path, f"precision-recall curves {words}", group, runs) for path in paths]
@@ -82,14 +82,14 @@ def draw_precision_recall(group: Group, curves: pd.DataFrame, palette: Palette, 
 
 @styled()
 def noise_curves(group: Group, context: Context) -> list[File]:
-    """Write MAP against the noise rate, one panel per direction and one for their mean."""
+    """Write MAP against the noise rate, one panel per direction and one for their mean; of pairs, rSum in one panel."""
     scores = pd.concat([group.scores(selection).assign(selection=selection) for selection in SELECTIONS])
     if scores.empty:
         return []
     footer = provenance_words(group, group.runs)
     figure = draw_noise_curves(group, scores, context.palette, footer)
     paths = write_figure(context.out / f"{group.slug}_noise", figure, footer)
-    return [File(path, "MAP against the noise rate", group, group.runs) for path in paths]
+    return [File(path, f"{METRIC_WORDS[group.metric]} against the noise rate", group, group.runs) for path in paths]
 
 
 def draw_noise_curves(group: Group, scores: pd.DataFrame, palette: Palette, footer: str) -> Figure:
@@ -99,24 +99,27 @@ def draw_noise_curves(group: Group, scores: pd.DataFrame, palette: Palette, foot
 
     Args:
         group: the runs.
-        scores: MAP of both selections, of `Group.scores`, with a column `selection`.
+        scores: the metric of both selections, of `Group.scores`, with a column `selection`.
         palette: colours of the methods.
         footer: what the figure shows.
     """
     grid = fold(len(group.directions))
-    figure, axes = panels(*grid, width=2.5, height=2.6, sharex=True, sharey=True)
+    figure, axes = panels(*grid, width=2.5 if group.metric == "map" else 4.5, height=2.6, sharex=True, sharey=True)
     for ax, direction in zip(axes, group.directions, strict=False):
         for label in group.labels:
             part = scores[(scores["direction"] == direction) & (scores["label"] == label)]
             _noise_lines(ax, part, palette[label])
         ax.axhline(group.chance.get(direction, np.nan), color="0.3", linestyle=":", linewidth=1)
-        ax.set_title(direction_words(direction))
+        ax.set_title(direction_words(direction) if group.metric == "map" else "")  # rSum is over all directions
         ax.set_xticks(group.rates)
     axes[0].set_ylim(bottom=0)  # shared, so only now that all panels are drawn: it ends the scaling to the data
-    _label_outer(axes, grid, len(group.directions), "Noise rate", "MAP")
+    _label_outer(axes, grid, len(group.directions), "Noise rate", METRIC_WORDS[group.metric])
     keys = [Line2D([], [], color="0.3", **LINES[name], label=name) for name in SELECTIONS]
     keys.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="chance"))
-    title = f"MAP on {group.dataset} by rate of {group.noise_scheme} noise, mean and standard deviation over seeds"
+    title = (
+        f"{METRIC_WORDS[group.metric]} on {group.dataset} by rate of {group.noise_scheme} noise, "
+        "mean and standard deviation over seeds"
+    )
     finish(figure, title, footer, [*_handles(group, scores, palette), *keys])
     return figure
 

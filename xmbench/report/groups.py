@@ -68,6 +68,7 @@ class Group:
         split: the test split, `test` or `test:NAME`.
         slug: how the names of the group's files begin.
         rows: rows of `split`, and the rows of runs that did not finish; with a column `label`, the method as shown.
+        train: rows of the training split, such as how well the noise in it was found, of the same runs.
         trials: rows of the trials that chose hyper-parameters, which no table of results shows.
     """
 
@@ -81,7 +82,13 @@ class Group:
     split: str
     slug: str
     rows: pd.DataFrame
+    train: pd.DataFrame
     trials: pd.DataFrame
+
+    @cached_property
+    def metric(self) -> str:
+        """What the runs are compared by: `map` where the split has labels and a MAP, else `rsum`, of its pairs."""
+        return "map" if _has(self.rows, "map") else "rsum"
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -115,7 +122,7 @@ class Group:
 
     @cached_property
     def directions(self) -> list[str]:
-        """Retrieval directions that have a MAP, their mean last."""
+        """Retrieval directions that have the group's metric, their mean last."""
         shown = self.scores("best_valid")["direction"].unique()
         return sorted(shown, key=lambda direction: (direction == "mean", direction))
 
@@ -126,7 +133,7 @@ class Group:
 
     @cached_property
     def chance(self) -> dict[str, float]:
-        """Closed-form chance MAP of each direction; NaN where unknown."""
+        """The metric's closed-form chance level in each direction; NaN where unknown."""
         means = self.scores("best_valid").groupby("direction")["chance"].mean()
         chance = {str(direction): float(value) for direction, value in means.items()}
         single = [value for direction, value in chance.items() if direction != "mean"]
@@ -135,52 +142,72 @@ class Group:
         return chance
 
     def scores(self, selection: str) -> pd.DataFrame:
-        """MAP, one row per run and direction: label, noise_rate, seed, run_id, direction, value, chance.
+        """The group's metric, one row per run and direction: label, noise_rate, seed, run_id, direction, value, chance.
 
-        Networks are averaged by the harness (network `mean`); the folds of one run are averaged here.
+        Networks are averaged by the harness (network `mean`); so are the folds of one run, or else here.
         """
-        rows = self.rows[
-            (self.rows["status"] == "ok")
-            & (self.rows["metric"] == "map")
-            & (self.rows["selection"] == selection)
-            & (self.rows["network"] == "mean")
-            & self.rows["value"].notna()
-        ]
-        rows = rows[(rows["direction"] == "mean") | rows["direction"].str.contains("2", regex=False)]
-        keys = ["label", "noise_rate", "seed", "run_id", "direction"]
-        return rows.groupby(keys, as_index=False)[["value", "chance"]].mean()
+        rows = self.rows[(self.rows["metric"] == self.metric) & (self.rows["network"] == "mean")]
+        return _measured(rows, selection, ["direction"])
+
+    def measures(self, selection: str) -> pd.DataFrame:
+        """All metrics of the split, one row per run, network, direction and metric, with `value` and `chance`."""
+        return _measured(self.rows, selection, ["network", "direction", "metric"])
+
+    def collapsed(self, selection: str) -> set[tuple[str, float]]:
+        """(label, noise rate) of runs whose scores have collapsed."""
+        rows = self.rows[self.rows["collapsed"] & (self.rows["selection"] == selection)]
+        return set(zip(rows["label"], rows["noise_rate"], strict=True))
+
+
+def _measured(rows: pd.DataFrame, selection: str, by: list[str]) -> pd.DataFrame:
+    """Values of finished runs in the retrieval directions and their mean; folds are averaged where no average is stored."""
+    rows = rows[(rows["status"] == "ok") & (rows["selection"] == selection) & rows["value"].notna()]
+    whole = rows["fold"] == ""
+    rows = rows[whole | ~whole.groupby(rows["run_id"]).transform("any")]
+    rows = rows[(rows["direction"] == "mean") | rows["direction"].str.contains("2", regex=False)]
+    keys = ["label", "noise_rate", "seed", "run_id", *by]
+    return rows.groupby(keys, as_index=False)[["value", "chance"]].mean()
+
+
+def _has(rows: pd.DataFrame, metric: str) -> bool:
+    return bool(((rows["status"] == "ok") & (rows["metric"] == metric)).any())
 
 
 def group_rows(rows: pd.DataFrame) -> list[Group]:
-    """The groups of a store's rows, trials aside; one without a MAP on a test split is left out."""
-    found: list[tuple[dict[str, str], pd.DataFrame, pd.DataFrame]] = []
+    """The groups of a store's rows, trials aside; one without a MAP or an rSum on a test split is left out."""
+    found: list[tuple[dict[str, str], pd.DataFrame, pd.DataFrame, pd.DataFrame]] = []
     for key, whole in _normalised(rows).groupby(KEY):
         trials, part = whole[whole["trial"] != ""], whole[whole["trial"] == ""]
         done = part["status"] == "ok"
-        splits = part.loc[done & (part["metric"] == "map"), "split"].unique()
+        splits = part.loc[done & part["metric"].isin(["map", "rsum"]), "split"].unique()
         for split in sorted(split for split in splits if split.partition(":")[0] == "test"):
             what = dict(zip(KEY, map(str, key), strict=True)) | {"split": split}
-            found.append((what, with_labels(part[(part["split"] == split) | ~done]), trials))
+            rows = with_labels(part[(part["split"] == split) | ~done])
+            labels = rows.drop_duplicates("run_id").set_index("run_id")["label"]
+            train = part[part["split"] == "train"]
+            train = train.assign(label=train["run_id"].map(labels)).dropna(subset="label")
+            found.append((what, rows, train, trials))
     count = Counter(_stem(what) for what, *_ in found)
     return [
         Group(
             **what,
             slug=_stem(what) + (f"_{short_hash(what.values())}" if count[_stem(what)] > 1 else ""),
-            rows=part,
+            rows=rows,
+            train=train,
             trials=trials,
         )
-        for what, part, trials in found
+        for what, rows, train, trials in found
     ]
 
 
 def _normalised(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows whose keys are text, JSON columns JSON, numbers floats and flags booleans."""
-    stale = rows["stale"].eq(True) if "stale" in rows else False
+    known = {name: rows[name].eq(True) if name in rows else False for name in ("stale", "collapsed")}
     flags = {name: rows[name].eq(True) for name in ("oracle", "from_description")}
-    rows = rows.assign(stale=stale, **flags, tuned=rows["tuning"].map(_tuned))
+    rows = rows.assign(**known, **flags, fold=rows.get("fold"), tuned=rows["tuning"].map(_tuned))
     numbers = ["value", "chance", "noise_rate", "realised_rate"]
     rows[numbers] = rows[numbers].astype(float)
-    texts = list(dict.fromkeys([*KEY, *IDENTITY, "trial", "split", "direction", "noise_sha"]))
+    texts = list(dict.fromkeys([*KEY, *IDENTITY, "trial", "split", "fold", "direction", "noise_sha"]))
     rows[texts] = rows[texts].astype(object).where(rows[texts].notna(), "").astype(str)
     json_columns = ["dataset_params", "noise_options", "params"]
     return rows.assign(**{column: rows[column].replace("", "{}") for column in json_columns})

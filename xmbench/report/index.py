@@ -63,6 +63,7 @@ def _section(group: Group, kinds: dict[str, list[File]]) -> dict[str, Any]:
             for files in kinds.values()
             for file in files
         ],
+        "tables": [file.path.read_text("utf-8") for file in kinds.get("rsum", []) if file.path.name == f"{group.slug}_rsum.md"],
         "absent": ", ".join(kind for kind, files in kinds.items() if not files),
     }
 

@@ -1,4 +1,4 @@
-"""Training curves: loss and validation MAP against the epoch."""
+"""Training curves: loss, validation score and, of pairs, the spread of the scores against the epoch."""
 
 from typing import Any
 
@@ -7,10 +7,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from xmbench.report.cells import COLLAPSED_BELOW
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Group, Reader, strip_prefix
 from xmbench.report.style import Style, finish, fold, name_panel, panels, rate_colours, styled
-from xmbench.report.words import absent_words, provenance_words
+from xmbench.report.words import METRIC_WORDS, absent_words, provenance_words
 
 History = dict[str, Any]
 
@@ -21,7 +22,7 @@ PANELS_PER_ROW = 4
 
 @styled()
 def training_curves(group: Group, context: Context) -> list[File]:
-    """Loss and validation MAP against the epoch, for the first finished seed of each method and rate."""
+    """Loss and validation score against the epoch, for the first finished seed of each method and rate."""
     histories = read_histories(group, context.reader)
     if not histories:
         return []
@@ -31,7 +32,8 @@ def training_curves(group: Group, context: Context) -> list[File]:
     footer = provenance_words(group, runs, "first finished seed of each method and rate", absent)
     figure = draw_training_curves(group, histories, footer)
     paths = write_figure(context.out / f"{group.slug}_training", figure, footer)
-    return [File(path, "loss and validation MAP against the epoch", group, runs) for path in paths]
+    title = f"loss and validation {METRIC_WORDS[group.metric]} against the epoch"
+    return [File(path, title, group, runs) for path in paths]
 
 
 def read_histories(group: Group, reader: Reader) -> dict[str, dict[float, History]]:
@@ -47,42 +49,60 @@ def read_histories(group: Group, reader: Reader) -> dict[str, dict[float, Histor
 
 
 def draw_training_curves(group: Group, histories: dict[str, dict[float, History]], footer: str) -> Figure:
-    """Two panels per method, loss above validation MAP; a line per noise rate; best epoch a star, last a square.
+    """Two panels per method, loss above validation score; a line per noise rate; best epoch a star, last a square.
+
+    Of pairs a third panel below shows the standard deviation of the scores, where it was measured.
 
     Args:
         group: the runs.
-        histories: by label and noise rate: epoch, loss, valid and selectable, each (epochs,).
+        histories: by label and noise rate: epoch, loss, valid, selectable and score_std, each (epochs,).
         footer: what the figure shows.
     """
     labels = [label for label in group.labels if label in histories]
     n_bands, n_columns = fold(len(labels), PANELS_PER_ROW)
-    figure, axes = panels(2 * n_bands, n_columns, width=2.2, height=1.8)
+    names = ["loss", "valid", *(["score_std"] if group.metric == "rsum" and _has_spread(histories) else [])]
+    figure, axes = panels(len(names) * n_bands, n_columns, width=2.2, height=1.8)
     highest = max(np.nanmax([0, *history.get("valid", [])]) for rates in histories.values() for history in rates.values())
     rates = sorted({rate for history in histories.values() for rate in history})
     colours = rate_colours(rates)
     for i, label in enumerate(labels):
-        place = 2 * (i // n_columns) * n_columns + i % n_columns
-        loss, valid = axes[place], axes[place + n_columns]
+        place = len(names) * (i // n_columns) * n_columns + i % n_columns
+        of_label = {name: axes[place + k * n_columns] for k, name in enumerate(names)}
         for rate, history in histories[label].items():
-            _training_lines(loss, valid, history, colours[rate])
-        name_panel(loss, label)
-        loss.set(xlabel="Epoch", ylabel="Loss")
-        valid.set(xlabel="Epoch", ylabel="Validation MAP", ylim=(0, 1.08 * highest or 1))
+            _training_lines(of_label, history, colours[rate])
+        name_panel(of_label["loss"], label)
+        of_label["loss"].set(xlabel="Epoch", ylabel="Loss")
+        of_label["valid"].set(xlabel="Epoch", ylabel=f"Validation {METRIC_WORDS[group.metric]}", ylim=(0, 1.08 * highest or 1))
+        if "score_std" in of_label:
+            of_label["score_std"].axhline(COLLAPSED_BELOW, color="0.3", linestyle=":", linewidth=1)
+            of_label["score_std"].set(xlabel="Epoch", ylabel="Std. dev. of scores", yscale="log")
     for ax in axes:
         ax.set_visible(bool(ax.lines) or bool(ax.get_title()))
     handles = [Line2D([], [], color=colours[rate], label=f"noise rate {rate:g}") for rate in rates]
     handles.append(Line2D([], [], color="0.3", **BEST, label="best epoch"))
     handles.append(Line2D([], [], color="0.3", **LAST, label="last epoch"))
+    if "score_std" in names:
+        handles.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="collapse"))
     title = f"Training on {group.dataset}, {group.noise_scheme} noise"
     finish(figure, title, footer, handles)
     return figure
 
 
-def _training_lines(loss: Axes, valid: Axes, history: History, colour: str) -> None:
-    """One run: lines over what was measured, and the marks of its best and last epoch on both."""
+def _has_spread(histories: dict[str, dict[float, History]]) -> bool:
+    return any("score_std" in history for rates in histories.values() for history in rates.values())
+
+
+def _training_lines(axes: dict[str, Axes], history: History, colour: str) -> None:
+    """One run: lines over what was measured, and the marks of its best and last epoch on all panels.
+
+    Args:
+        axes: by name in the history.
+        history: of the run.
+        colour: of its rate.
+    """
     epoch = np.asarray(history["epoch"])
     best = best_epoch(history)
-    for ax, name in ((loss, "loss"), (valid, "valid")):
+    for name, ax in axes.items():
         values = np.asarray(history.get(name, np.full(len(epoch), np.nan)), dtype=float)
         measured = np.flatnonzero(np.isfinite(values))
         ax.plot(epoch[measured], values[measured], color=colour)
@@ -93,7 +113,7 @@ def _training_lines(loss: Axes, valid: Axes, history: History, colour: str) -> N
 
 
 def best_epoch(history: History) -> int | None:
-    """Index of the first best validation MAP among selectable epochs, or None where none was measured."""
+    """Index of the first best validation score among selectable epochs, or None where none was measured."""
     valid = np.asarray(history.get("valid", []), dtype=float)
     selectable = np.asarray(history.get("selectable", np.ones(len(valid))), dtype=bool)
     valid = np.where(selectable, valid, np.nan)

@@ -29,9 +29,10 @@ def trials_of(group: Group) -> pd.DataFrame:
         & (group.trials["selection"] == "best_valid")
         & (group.trials["network"] == "mean")
         & (group.trials["direction"] == "mean")
-        & (group.trials["metric"] == "map")  # a group has a MAP
+        & (group.trials["metric"] == group.metric)
     ]
     scores = seen.set_index("run_id")["value"]
+    valid = f"valid_{group.metric}"
     taken = {_choice(run) for run in group.runs.to_dict("records")}
     rows = [
         {
@@ -41,13 +42,13 @@ def trials_of(group: Group) -> pd.DataFrame:
             "seed": run["seed"],
             "trial": int(run["trial"]),
             "searched": _searched(runs[runs["method"] == run["method"]], run["params"]),
-            "valid_map": scores.get(run["run_id"], float("nan")),
+            valid: scores.get(run["run_id"], float("nan")),
             "status": run["status"],
             "chosen": _choice(run) in taken,
         }
         for run in runs.to_dict("records")
     ]
-    order = ["method", "rule", "noise_rate", "valid_map", "trial"]
+    order = ["method", "rule", "noise_rate", valid, "trial"]
     return pd.DataFrame(rows).sort_values(order, ascending=[True, True, True, False, True]) if rows else pd.DataFrame()
 
 

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Arrays, Group, Reader, strip_prefix
 from xmbench.report.style import COLOURS, Style, finish, fold, name_panel, panels, styled
-from xmbench.report.words import SELECTION_WORDS, absent_words, provenance_words
+from xmbench.report.words import absent_words, provenance_words, selection_words
 
 HIGHEST_RATE = 0.6  # of those in the store, the rate shown is the highest up to this one
 MAX_ITEMS = 500  # per panel
@@ -60,7 +60,7 @@ def tsne(group: Group, context: Context) -> list[File]:
     runs = group.runs[group.runs["run_id"].isin(run_id for run_id, _ in kept.values())]
     clouds, class_names = _clouds(group, {label: arrays for label, (_, arrays) in kept.items()})
     absent = absent_words(group, kept, "embedding")
-    footer = provenance_words(group, runs, SELECTION_WORDS["best_valid"], f"at most {MAX_ITEMS} items per panel", absent)
+    footer = provenance_words(group, runs, selection_words(group, "best_valid"), f"at most {MAX_ITEMS} items per panel", absent)
     figure = draw_tsne(group, clouds, class_names, rate, footer)
     paths = write_figure(context.out / f"{group.slug}_tsne", figure, footer)
     return [File(path, f"t-SNE of inputs and embeddings at noise rate {rate:g}", group, runs) for path in paths]

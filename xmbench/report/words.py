@@ -1,5 +1,6 @@
 """The words by which every file says which runs, noise and protocol it shows."""
 
+import json
 from collections.abc import Collection
 
 import pandas as pd
@@ -7,7 +8,29 @@ import pandas as pd
 from xmbench.report.groups import Group, short_hash
 from xmbench.report.labels import written_params
 
-SELECTION_WORDS = {"best_valid": "epoch of the best validation MAP", "last": "last epoch"}
+METRIC_WORDS = {"map": "MAP", "rsum": "rSum"}
+
+
+def selection_words(group: Group, selection: str) -> str:
+    """Which epoch is shown."""
+    return f"epoch of the best validation {METRIC_WORDS[group.metric]}" if selection == "best_valid" else "last epoch"
+
+
+def setting_words(group: Group, selection: str) -> str:
+    """Which epoch is shown, by which validation data it was chosen, the profile and the way to hyper-parameters."""
+    relevance = "labels" if group.metric == "map" else "pairs"
+    valid = " or ".join(sorted(set(group.runs["valid_labels"].dropna())))
+    profiles = sorted(set(group.runs["profile"].dropna()) - {"", "none", "default"})
+    profile = f", profile {' and '.join(profiles)}" if profiles else ""
+    tuned = f", hyper-parameters {group.tuned}" if group.tuned else ""
+    rule = selection_words(group, selection) + (f" ({valid} {relevance})" if selection == "best_valid" else "")
+    return f"{rule}{profile}{tuned}"
+
+
+def source_words(group: Group) -> str:
+    """The sentence below a table that says which runs, noise and protocol it shows."""
+    words = [noise_words(group.runs), protocol_words(group), run_words(group.runs)]
+    return f"Shown: {'; '.join(words)}; listed in provenance.csv."
 
 
 def noise_words(runs: pd.DataFrame) -> str:
@@ -21,7 +44,8 @@ def noise_words(runs: pd.DataFrame) -> str:
 def dataset_words(group: Group) -> str:
     """Dataset, its parameters, its features and the test split, `wikipedia (text=lda; image 128, text 10)`."""
     features = sorted(set(group.runs["features"].dropna()) - {""})
-    inside = "; ".join(filter(None, [written_params(group.dataset_params), *features]))
+    given = {name: value for name, value in json.loads(group.dataset_params).items() if value != ""}
+    inside = "; ".join(filter(None, [written_params(json.dumps(given)), *features]))
     name = f"{group.dataset} ({inside})" if inside else group.dataset
     return name if group.split == "test" else f"{name}, split {group.split}"
 
