@@ -30,7 +30,7 @@ from baselines._correspondence import (
     soft_margin,
 )
 from baselines._matching import matching_network
-from baselines._ranking import MatchingMethod, PairBatch, PairData, decayed, set_rate, step_down
+from baselines._ranking import MatchingMethod, PairBatch, PairData, check_has_negatives, decayed, set_rate, step_down
 from xmbench import FitContext, PairedSet, check_positive
 
 NETWORKS = "AB"
@@ -92,7 +92,8 @@ class CoRectify(MatchingMethod):
     oracle: bool = False  # w is the truth about the pairs
 
     def __post_init__(self) -> None:
-        check_positive(self, "dim", "similarity_dim", "steps", "word_dim", "epochs", "batch_size", "lr", "lr_update", "margin")
+        check_positive(self, "dim", "similarity_dim", "steps", "word_dim", "epochs", "lr", "lr_update", "margin")
+        check_has_negatives(self, self.batch_size)
         name = self.info.name
         if self.warm_up < 0:
             raise ValueError(f"{name}.warm_up must be 0 or more, got {self.warm_up}")
@@ -152,6 +153,8 @@ class CoRectify(MatchingMethod):
         """Divide the pairs by both networks' losses; train A on B's division, then B on A's. `epoch` has no warm-up in it."""
         if self.co_divide:
             self.estimate(data, context)
+        elif not self.oracle:
+            self.weights_[:] = np.nan  # those of the warm-up say nothing any more
         for k, optimiser in enumerate(optimisers):
             clean, noisy = self.divided(k, len(data), context)
             train_noisy = len(clean) < 2 or epoch >= int(self.noisy_start * self.epochs)

@@ -27,7 +27,10 @@ class ContrastiveMethod(Method):
     lr: float = 3e-4
 
     def __post_init__(self) -> None:
-        check_positive(self, "hidden", "dim", "tau", "epochs", "batch_size", "lr")
+        check_positive(self, "hidden", "dim", "tau", "epochs", "lr")
+        if self.batch_size < 2:
+            got = f"a pair alone has no negatives, got {self.batch_size}"
+            raise ValueError(f"{self.info.name}.batch_size must be 2 or more: {got}")
 
     @abstractmethod
     def loss(self, scores: Tensor) -> Tensor:

@@ -42,6 +42,7 @@ class PairData:
             raise ValueError(f"one modality of regions and one of words are needed, got (name, regions, words) {kinds}")
         assert train.pairs is not None
         self._context = context
+        self._check(train)
         first, second = context.tensors(train)
         swapped = first.sequences is None
         regions, words = (second, first) if swapped else (first, second)
@@ -57,6 +58,15 @@ class PairData:
             "n_regions": n_regions,
             "n_words": len(captions.vocabulary or ()),
         }
+
+    @staticmethod
+    def _check(train: PairedSet) -> None:
+        for m in train.modalities:
+            if m.tokens is not None and m.lengths is None:
+                raise ValueError(f"the words of {m.name!r} need their lengths: pass Modality(lengths=...), got none")
+            if m.sequences is not None and m.lengths is not None and (m.lengths < m.sequences.shape[1]).any():
+                got = f"{int((m.lengths < m.sequences.shape[1]).sum())} items with fewer"
+                raise ValueError(f"every item of {m.name!r} must have all {m.sequences.shape[1]} regions, got {got}")
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -83,6 +93,12 @@ def step_down(loss: Tensor, net: nn.Module, optimiser: torch.optim.Optimizer) ->
     nn.utils.clip_grad_norm_(net.parameters(), GRADIENT_NORM)
     optimiser.step()
     return loss.detach()
+
+
+def check_has_negatives(method: Method, batch_size: int) -> None:
+    """Raise ValueError where a batch holds no negative."""
+    if batch_size < 2:
+        raise ValueError(f"{method.info.name}.batch_size must be 2 or more: a pair alone has no negatives, got {batch_size}")
 
 
 def decayed(lr: float, epoch: int, lr_update: int) -> float:
@@ -146,12 +162,11 @@ class MatchingMethod(Method):
         assert isinstance(net, MatchingNetwork)
         device = next(net.parameters()).device
         assert captions.lengths is not None
-        words, lengths = torch.from_numpy(captions.values).to(device), torch.from_numpy(captions.lengths).to(device)
+        dtype = next(net.parameters()).dtype
+        words, lengths = torch.from_numpy(captions.values).to(device, dtype), torch.from_numpy(captions.lengths).to(device)
+        regions = torch.from_numpy(images.values).split(IMAGES_PER_BLOCK)
         with torch.inference_mode():
-            blocks = [
-                net.scores(torch.from_numpy(images.values[i : i + IMAGES_PER_BLOCK]).to(device), words, lengths).cpu().numpy()
-                for i in range(0, len(images.values), IMAGES_PER_BLOCK)
-            ]
+            blocks = [net.scores(some.to(device, dtype), words, lengths).cpu().numpy() for some in regions]
         scores = np.concatenate(blocks)
         return scores if images is first else scores.T
 
@@ -173,7 +188,8 @@ class RankingMethod(MatchingMethod):
     margin: float = 0.2  # alpha
 
     def __post_init__(self) -> None:
-        check_positive(self, "dim", "word_dim", "epochs", "batch_size", "lr", "lr_update", "margin")
+        check_positive(self, "dim", "word_dim", "epochs", "lr", "lr_update", "margin")
+        check_has_negatives(self, self.batch_size)
 
     @abstractmethod
     def networks(self, sizes: dict[str, Any]) -> list[MatchingNetwork]:

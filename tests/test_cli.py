@@ -231,8 +231,8 @@ def test_without_options_a_run_has_the_rates_and_seeds_of_the_manual(xmbench):
 
 
 LISTED = {
-    "methods": {"mrl", "ce", "cca", "mcca", "pls"},
-    "datasets": {"wikipedia", "openmoji", "synthetic"},
+    "methods": {"mrl", "ce", "cca", "mcca", "pls", "vse", "scan", "sgr", "ncr", "lnc", "infonce"},
+    "datasets": {"wikipedia", "openmoji", "synthetic", "flickr8k", "f30k_precomp", "coco_precomp", "cc152k_precomp"},
     "noise": {
         "symmetric",
         "symmetric_exclusive",
@@ -243,8 +243,12 @@ LISTED = {
         "mrl_legacy",
         "file",
         "symmetric_multilabel",
+        "caption_shuffle",
+        "image_shuffle",
+        "ncr_legacy",
+        "decl_legacy",
     },
-    "metrics": {"map", "map@50", "map@50_min", "r@1", "r@5", "r@10", "medr", "meanr", "rsum"},
+    "metrics": {"map", "map@50", "map@50_min", "map@r", "pmrp", "r@1", "r@5", "r@10", "medr", "meanr", "rsum"},
     "specs": {
         "smoke",
         "ci",
@@ -255,8 +259,19 @@ LISTED = {
         "mrl_table2",
         "mrl_table3",
         "labelwise_table1",
+        "ncr_table2",
+        "ncr_table3",
+        "lnc_table1",
+        "lnc_table2",
+        "lnc_table7",
+        "lnc_table8",
+        "lnc_table9",
+        "lnc_table10",
+        "lnc_table11",
+        "lnc_figure5a",
+        "lnc_table1_flickr8k",
     },
-    "protocols": {"default", "noisy_valid", "multilabel"},
+    "protocols": {"default", "noisy_valid", "multilabel", "pairs"},
 }
 
 

@@ -184,7 +184,8 @@ class FitContext:
         validate_every: epochs between validations; the last epoch of a stage is always validated.
         checkpoint: file that an interrupted fit continues from; None for none.
         checkpoint_seconds: least time between two checkpoints.
-        time_batches: stop by `FitStopped` after so many batches.
+        time_batches: stop by `FitStopped` at the end of the first epoch, of which every pass over the data ends after so many
+            batches.
     """
 
     def __init__(
@@ -207,7 +208,7 @@ class FitContext:
         self.best: dict[str, Best] = {}
         self.history: list[dict[str, float]] = []
         self.records: dict[str, Array] = {}
-        self._stage, self._stage_end, self._batch_calls = 0, 0, 0
+        self._stage, self._stage_end, self._batch_calls, self._epoch_seconds = 0, 0, 0, 0.0
         self._state: dict[str, Any] = {}
         self._ended = True
         self._saved_at = time.monotonic()
@@ -289,7 +290,8 @@ class FitContext:
         for number, part in enumerate(parts):
             yield part
             if self._time_batches is not None and number + 1 == min(self._time_batches, len(parts)):
-                raise FitStopped((time.perf_counter() - started) / (number + 1) * len(parts) * (self._stage_end + 1))
+                self._epoch_seconds += (time.perf_counter() - started) / (number + 1) * len(parts)
+                return
 
     def end_epoch(self, *, loss: "float | torch.Tensor", selectable: bool = True) -> None:
         """Close an epoch: write its loss into the history, validate, and keep the state where it is strictly better.
@@ -298,6 +300,8 @@ class FitContext:
             loss: the epoch's mean training loss.
             selectable: False where this epoch must not be selected (warm-up, earlier stages).
         """
+        if self._time_batches is not None:
+            raise FitStopped(self._epoch_seconds * (self._stage_end + 1))
         row = {"epoch": float(self.epoch), "loss": float(loss), "selectable": float(selectable)}
         if self._stage_end == 0 or (self.epoch + 1) % self._validate_every == 0:
             with _Undisturbed(self._state):

@@ -24,10 +24,11 @@ from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
 from xmbench.plan import Cell, cached_dataset, corruption_of, valid_corruption
 from xmbench.registry import build_method, find_method
+from xmbench.shown import pair_order
 from xmbench.spec import canonical
 from xmbench.store import Store
 from xmbench.subsets import chosen_pairs, with_items
-from xmbench.types import Array, Dataset, PairedSet
+from xmbench.types import Array, Dataset, Embedding, PairedSet
 
 CHECKPOINT_SECONDS = 60.0
 _INPUT_COMPONENTS = 50
@@ -250,8 +251,11 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
     """Validation and test splits, measured with the method as it stands."""
     protocol, seed = cell.run.protocol, cell.run.seed
     folds, measured = fitted.dataset.folds, {}
+    embedded, embeddings = None, dict[str, list[Embedding]]()
     for name, split in {"valid": fitted.valid[key], **fitted.dataset.tests}.items():
-        embeddings = embed_split(fitted.method, split, protocol.dtype, seed)
+        if split is not embedded:  # one split may be a test under two names, as a whole and in folds
+            embeddings.clear()
+            embedded, embeddings = split, embed_split(fitted.method, split, protocol.dtype, seed)
         test = name != "valid"
         if name in folds:
             measured[name] = measure_folds(fitted.method, split, embeddings, protocol, folds[name], curves=test)
@@ -260,6 +264,8 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
         if keep and test:
             for modality, networks in embeddings.items():
                 for number, embedding in enumerate(networks):
+                    if embedding.values.ndim > 2:  # words and regions: gigabytes that no report reads
+                        continue
                     network = "mean" if len(networks) == 1 else str(number)
                     measured[name].arrays[f"embedding/{network}/{modality}"] = embedding.values.astype(np.float16)
     return measured
@@ -303,6 +309,8 @@ def _common_arrays(fitted: _Fitted, key: str, keep: bool) -> dict[str, Array]:
     if not keep:
         return arrays
     arrays |= {f"record/{name}": array for name, array in fitted.context.records.items()}
+    if fitted.context.records and fitted.corruption.train.pairs is not None:
+        arrays["record/pair_order"] = pair_order(len(fitted.corruption.train.pairs), fitted.context.seed)
     arrays["class_names"] = np.array(fitted.dataset.class_names)
     for split, content in fitted.dataset.tests.items():
         for m in content.modalities:
@@ -366,7 +374,7 @@ def _rows(cell: Cell, fitted: _Fitted, settings: Settings, measures: list[dict[s
         "status": "ok",
         "features": sizes,
         "method_version": str(fitted.method.info.version),
-        "n_networks": len({row["network"] for row in measures} - {"mean"}) or 1,
+        "n_networks": len({row["network"] for row in measures if row["network"].isdigit()}) or 1,
         "fit_seconds": fitted.seconds,
         "eval_seconds": fitted.eval_seconds,
         "cpu_seconds": fitted.cpu_seconds,

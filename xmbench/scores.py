@@ -9,7 +9,7 @@ import numpy as np
 
 from xmbench.method import Method
 from xmbench.progress import LongWork
-from xmbench.types import Array, Embedding
+from xmbench.types import Array, Embedding, stream
 
 MATRIX_BYTES = 1 << 29  # a larger matrix lies in a temporary file; two are held at most
 BLOCK_BYTES = 1 << 28
@@ -36,24 +36,34 @@ def network_matrices(method: Method, first: list[Embedding], second: list[Embedd
 def similarities(method: Method, first: Embedding, second: Embedding) -> Array:
     """`Method.similarity` of all items, (n_first, n_second) float, in blocks of the first ones; says how far it is.
 
+    A method with a similarity of its own meets the first items in a random order.
+
     Raises:
         ValueError: a block of another shape than asked for.
     """
     n_first, n_second = len(first.values), len(second.values)
     size = SEQUENCES_PER_BLOCK if np.ndim(first.values) == 3 else max(1, BLOCK_BYTES // (4 * n_second))
+    order = _order(method, n_first)
     work = LongWork(f"{type(method).__name__}: similarities of {n_first} x {n_second} items", n_first)
     matrix: Array | None = None
     for start in range(0, n_first, size):
         rows = slice(start, min(start + size, n_first))
-        got = np.asarray(method.similarity(first.take(rows), second))
+        got = np.asarray(method.similarity(first.take(rows if order is None else order[rows]), second))
         wanted = (rows.stop - rows.start, n_second)
         if got.shape != wanted:
             raise ValueError(f"{method.info.name}.similarity must return {wanted} values, got {got.shape}")
         if matrix is None:
             matrix = _empty((n_first, n_second), np.dtype(np.float32 if got.dtype in (np.float16, np.float32) else np.float64))
-        matrix[rows] = got
+        matrix[rows if order is None else order[rows]] = got
         work.done(rows.stop)
     return np.empty((n_first, n_second), np.float32) if matrix is None else matrix
+
+
+def _order(method: Method, n_items: int) -> Array | None:
+    """A random order of the first items for a similarity of the method's own, which could else tell partners by their place."""
+    if type(method).similarity is Method.similarity:
+        return None
+    return stream("similarity", n_items).permutation(n_items)
 
 
 def _empty(shape: tuple[int, int], dtype: np.dtype[np.floating]) -> Array:

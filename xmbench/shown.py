@@ -1,6 +1,7 @@
 """What a method is shown of a split: rows in an order that says nothing, and no more than it declared. NumPy only."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmbench.types import PairedSet, stream
 
@@ -22,11 +23,16 @@ def shuffle(train: PairedSet, *, seed: int, keep_pairs: bool) -> PairedSet:
     clean = None if train.clean is None else {k: mask[orders[k]] for k, mask in train.clean.items()}
     if not keep_pairs or train.pairs is None:
         return PairedSet(modalities=modalities, clean=clean)
-    order = stream("shuffle", seed, "pairs").permutation(len(train.pairs))
+    order = pair_order(len(train.pairs), seed)
     new_row = [np.argsort(orders[modality.name]) for modality in train.modalities]
     pairs = np.stack([rows[column] for rows, column in zip(new_row, train.pairs[order].T, strict=True)], axis=1)
     clean_pairs = None if train.clean_pairs is None else train.clean_pairs[order]
     return PairedSet(modalities=modalities, pairs=pairs, clean=clean, clean_pairs=clean_pairs)
+
+
+def pair_order(n_pairs: int, seed: int) -> NDArray[np.int64]:
+    """(n_pairs,) numbers of a split's pairs in the order in which `shuffle` shows them."""
+    return stream("shuffle", seed, "pairs").permutation(n_pairs)
 
 
 def strip(train: PairedSet, needs: frozenset[str]) -> PairedSet:
