@@ -35,8 +35,10 @@ format: $(installed) ## format the code and mend what ruff can mend
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
-bench: $(installed) ## speed of the metrics and of training, beside plain loops
+bench: $(installed) ## speed of metrics, training and scoring, beside plain loops
 	$(bin)/python scripts/bench.py
+	$(bin)/python scripts/bench_recall.py
+	$(bin)/python scripts/bench_matching.py
 
 clean: ## remove environments, caches, and the demo's output
 	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo

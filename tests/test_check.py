@@ -11,7 +11,7 @@ from conftest import ROOT
 
 import baselines.mrl
 from xmbench import Rows, class_numbers, cli, evaluate, load_results, noise, plan
-from xmbench.check import SMALLEST_TOLERANCE, check, compare, make_reference
+from xmbench.check import SMALLEST_TOLERANCE, _compared_rows, check, compare, make_reference
 from xmbench.datasets import synthetic
 from xmbench.metrics import chance_ap
 from xmbench.spec import Spec, load_spec
@@ -30,7 +30,7 @@ def frame(values, **changes):
         {
             "run_id": f"r{seed}", "dataset": "toy", "dataset_params": "{}", "method": "mrl", "params": "{}", "error": None,
             "noise_scheme": "symmetric", "noise_options": "{}", "noise_rate": 0.4, "noise_sha": f"n{seed}", "seed": seed,
-            "protocol": "default", "protocol_sha": "p", "split": "test", "selection": "last", "network": "mean",
+            "protocol": "default", "protocol_sha": "p", "split": "test", "fold": None, "selection": "last", "network": "mean",
             "direction": "image2text", "metric": "map", "n_queries": 9, "value": value, **changes,
         }
         for seed, value in enumerate(values)
@@ -87,6 +87,14 @@ def test_what_was_not_measured_is_named_with_the_reason():
 def test_rows_that_the_reference_has_not_are_not_looked_at():
     more = pd.concat([frame([0.5]), frame([0.1], direction="text2image"), frame([0.1], split="valid")])
     assert problems(frame([0.5]), more) == [""]
+
+
+def test_folds_are_left_to_their_average():
+    folds = pd.concat([frame([0.2], fold="0"), frame([0.8], fold="1")])
+    now = pd.concat([frame([0.5]), folds.assign(value=0.1)])
+    assert problems(frame([0.5]), now) == [""]
+    reference = pd.concat([frame([0.5]), folds]).assign(status="ok", trial=None)
+    assert _compared_rows(reference)["value"].tolist() == [0.5]
 
 
 # the committed reference

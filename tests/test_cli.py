@@ -187,6 +187,16 @@ def test_a_spec_file_is_run_and_other_options_change_it(xmbench, tmp_path):
     }
 
 
+def test_settings_of_the_command_line_stand_above_those_of_a_dataset_in_the_spec(xmbench, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        'methods = ["cca"]\ndatasets = ["synthetic"]\nseeds = 1\n[noise]\nrates = [0]\n[dataset.synthetic.set]\n"cca.dim" = 3\n'
+    )
+    plan = ["plan", "--spec", "mine.toml", *TINY, "--format", "json"]
+    ids = [xmbench(*plan, *(f"--set=cca.dim={n}" for n in given)).rows[0]["run_id"] for given in ([], [3], [4], [4, 5])]
+    assert len({ids[0], *ids[2:]}) == 3
+    assert ids[1] == ids[0]
+
+
 def test_stale_built_in_methods_are_run_again_on_request(xmbench, monkeypatch):
     command = [*RUN, "--methods", "cca", "--rates", "0", "--seeds", "1"]
     xmbench(*command)
@@ -213,6 +223,28 @@ def test_plan_prints_every_cell_and_its_state(xmbench):
     (row,) = xmbench("plan", "--methods", "cca", *grid, "--set", "synthetic.modalities=3", "--rates", "0").rows
     assert (row["state"], row["reason"]) == ("not_applicable", "cca takes at most 2 modalities, synthetic has 3")
     assert "cca takes at most 2 modalities" in xmbench("plan", "--methods=cca", *grid[:-2], "--set=synthetic.modalities=3").out
+
+
+def test_under_a_table_of_the_plan_stands_every_reason_once(xmbench):
+    grid = ["plan", "--methods", "cca,pls", "--dataset", "synthetic", *TINY, "--set=synthetic.modalities=3", "--seeds", "2"]
+    table = xmbench(*grid).out
+    reasons = [f"({i}) {name} takes at most 2 modalities, synthetic has 3" for i, name in enumerate(("cca", "pls"), 1)]
+    assert table.splitlines()[-2:] == reasons
+    for i, name in enumerate(("cca", "pls"), 1):
+        assert len(re.findall(rf" {name} .* not_applicable +\({i}\) *$", table, re.MULTILINE)) == 10
+    assert {row["reason"] for row in xmbench(*grid, "--format", "json").rows} == {reason[4:] for reason in reasons}
+
+
+def test_a_run_says_once_why_cells_cannot_run(xmbench):
+    grid = [*RUN, "--methods", "cca,mcca", "--set=synthetic.modalities=3", "--rates", "0,0.4", "--seeds", "1"]
+    for command in ([*grid, "--dry-run"], grid):
+        done = xmbench(*command)
+        assert done.code == 0
+        assert done.err.splitlines()[:2] == [
+            "4 runs: 0 done, 2 not applicable, 2 to do, of which 1 share the fit of another",
+            "not applicable, 2 of 4: cca takes at most 2 modalities, synthetic has 3",
+        ]
+        assert done.err.count("takes at most") == 1
 
 
 PLAN = ["plan", "--methods", "cca", "--dataset", "synthetic", "--format", "json"]
@@ -301,6 +333,7 @@ def test_list_says_which_datasets_are_here(xmbench, monkeypatch, tmp_path):
         "openmoji": "ready",
         "synthetic": "ready",
         "wikipedia": "to download",
+        **dict.fromkeys(("flickr8k", "f30k_precomp", "coco_precomp", "cc152k_precomp"), "missing"),
     }
 
 
@@ -419,7 +452,8 @@ def test_report_into_something_that_is_no_folder_is_2(filled):
         (["--set", "synthetic.train=0"], "synthetic.train must be 2 or more, got 0"),
         (["--set", "noise.shared=perhaps"], "noise.shared must be of type bool, got 'perhaps'"),
         (["--set", "noise.path=x"], "noise scheme 'symmetric' has no option 'path'"),
-        (["--noise", "file"], "option 'path' of 'file' must be str"),
+        (["--noise", "file"], "got none; give --set noise.path=FILE"),
+        (["--noise", "file", "--rates", "0.2", "--set", "noise.path=."], ". must be a noise file, got a folder"),
         (["--rates", "1.5"], "the rate of 'symmetric' must lie in [0, 1], got 1.5"),
         (["--rates", "-0.1"], "must lie in [0, 1], got -0.1"),
         (["--rates", "nan"], "must lie in [0, 1], got nan"),
@@ -573,7 +607,13 @@ def test_a_file_of_another_project_is_taken_in_and_handed_on(xmbench):
         (["export", "short.npy", "new.npy"], 2, "Missing option '--for'"),
         (["export", "short.npy", "new.npy", "--for", "mrl"], 2, "short.npy holds pairs, and mrl reads labels"),
         (["make", "short.npy", "--rate", "0.2"], 2, "short.npy exists; give the noise file another name"),
-        (["make", "new.npy", "--rate", "0"], 2, "a noise file holds labels or pairs; neither is noisy"),
+        (["make", "new.npy", "--rate", "0"], 2, "rate 0 has no noise, and no file"),
+        (["make", "none/new.npy", "--rate", "0.2"], 2, "none/new.npy: there is no folder none; make it first"),
+        (
+            ["make", "new.npy", "--rate", "1", "--noise", "mrl_kplus1"],
+            2,
+            "a noise file holds classes 0..9, the noise has others",
+        ),
         (["make", "new.npy", "--rate", "1", "--noise", "image_shuffle"], 2, "'image_shuffle' must lie in [0, 1), got 1.0"),
         (["make", "new.npy", "--rate", "0.2", "--noise", "image_shufle"], 2, "did you mean 'image_shuffle'"),
         (["make", "new.npy", "--rate", "0.2", "--set", "noise.path=x"], 2, "noise scheme 'symmetric' has no option 'path'"),

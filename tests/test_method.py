@@ -1,5 +1,6 @@
 """The fit context: epochs in stages, batches, randomness, best epochs, checkpoints; shown on a method that uses all of it."""
 
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -133,6 +134,23 @@ def test_timing_a_fit_stops_it_after_so_many_batches():
     with pytest.raises(FitStopped) as stopped:
         run(time_batches=2)
     assert 0 < stopped.value.seconds < 60
+
+
+def test_timing_counts_every_pass_of_an_epoch():
+    context, met = FitContext(time_batches=2), []
+
+    def fit():
+        for _ in context.epochs(5, state={"x": np.zeros(1)}):
+            for seconds in (0.01, 0.02):
+                for batch in context.batches(40, 4):
+                    time.sleep(seconds)
+                    met.append(len(batch))
+            context.end_epoch(loss=0.0)
+
+    with pytest.raises(FitStopped) as stopped:
+        fit()
+    assert met == [4] * 4, "two batches of each pass"
+    assert stopped.value.seconds >= 0.99 * 5 * 10 * (0.01 + 0.02), "epochs, batches, and what both passes take at least"
 
 
 def test_state_is_measured_in_bytes():

@@ -96,7 +96,11 @@ def test_options_are_stored_complete_sorted_and_usable_again():
         (("mrl_legacy", 0.2, 0, {"shared": True}), ValueError, "no option 'shared'; its options: legacy_seed, mode"),
         (("mrl_legacy", 0.2, 0, {"legacy_seed": True}), ValueError, "must be int .*, got True"),
         (("mrl_legacy", 0.2, 0, {"mode": "pair"}), ValueError, r"one of \('sym', 'asym'\), got 'pair'"),
-        (("file", 0.2, 0), ValueError, r"option 'path' of 'file' must be str \(noise file, an MRL .json, or .*\), got None"),
+        (
+            ("file", 0.2, 0),
+            ValueError,
+            r"option 'path' of 'file' must be str \(noise file, an MRL .json, or .*\), got none; give --set noise\.path=FILE",
+        ),
     ],
 )
 def test_noise_that_cannot_be_is_refused_with_the_reason(arguments, error, message):

@@ -18,9 +18,10 @@ from xmbench.method import MethodInfo
 from xmbench.plan import plan
 from xmbench.registry import _METHODS
 from xmbench.run import Settings, execute
-from xmbench.spec import Spec, load_protocol
+from xmbench.spec import Spec, load_protocol, parse_settings
 from xmbench.store import Store
 from xmbench.subsets import chosen_pairs, with_items
+from xmbench.sweep import sweep, todo
 from xmbench.types import stream
 
 PAIRS = load_protocol("pairs")
@@ -324,6 +325,32 @@ def test_a_closed_form_is_a_detector_too_with_rows_of_its_own(tmp_path):
     assert arrays["history/noise_auroc/mean"].tolist() == [found["last", "noise_auroc"]]
     _, rows = executed(tmp_path / "clean", "pls", rates=(0.0,))
     assert set(rows["split"]) == {"valid", "test"}, "nothing to find"
+
+
+def test_a_run_counts_the_networks_whose_scores_are_averaged(tmp_path):
+    """Its detection rows have an intersection of both beside them, which is no network."""
+    grid = Spec(
+        methods=("ncr",), datasets=("synthetic",), schemes=("caption_shuffle",), rates=(0.4,), seeds=(0,), protocol="pairs",
+        settings=parse_settings(
+            {
+                "synthetic": {"regions": 4, "train": 60, "valid": 20, "test": 20},
+                "ncr": {"backbone": "scan_t2i", "dim": 16, "word_dim": 16, "batch_size": 16, "warm_up": 1, "epochs": 1},
+            }
+        ),
+    )  # fmt: skip
+    store = Store(tmp_path)
+    sweep(todo(plan(grid), store), store, Settings())
+    rows = store.rows()
+    assert set(rows["status"]) == {"ok"}, rows["error"].iloc[0]
+    assert set(rows[rows["split"] == "train"]["network"]) == {"0", "1", "mean", "intersection"}
+    assert set(rows["n_networks"]) == {2}
+    arrays = store.arrays(rows["run_id"].iloc[0])
+    assert not any(name.startswith("embedding/") for name in arrays), "words and regions are not kept"
+    train = xb.load_dataset("synthetic", regions=4, train=60, valid=20, test=20).train
+    clean = xb.corrupt(train, xb.Noise("caption_shuffle", 0.4, 0), family="synthetic").train.clean_pairs
+    weights = arrays["record/clean_weights"]
+    told = noise_detection(list(weights), clean[arrays["record/pair_order"]])
+    assert told["noise_auroc/mean"] == pytest.approx(arrays["history/noise_auroc/mean"][-1]), "the order of what was recorded"
 
 
 # collapse

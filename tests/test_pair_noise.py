@@ -1,5 +1,8 @@
 """Correspondence noise: what a shuffle moves and keeps, nestedness, joined schemes, and noise files of other projects."""
 
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -335,7 +338,7 @@ def test_a_damaged_index_or_one_of_a_split_without_pairs_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"index\.npy: a noise index must be a \.npy array of integers, got "):
         import_index(path, TINY)
     path.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"index\.npy: a noise index must be a \.npy array of integers, got "):
+    with pytest.raises(ValueError, match=r"index\.npy: a noise file of labels must be JSON, .* one of pairs a \.npy array"):
         draw(TINY, "file", 0.2, path=str(path))
     np.savez(tmp_path / "many.npz", TRUE)
     with pytest.raises(ValueError, match=r"many\.npz: a noise file of labels must be JSON, .* one of pairs a \.npy array"):
@@ -366,6 +369,50 @@ def test_a_file_holds_labels_or_pairs_and_not_both(tmp_path):
         with pytest.raises(ValueError, match=f"a noise file holds labels or pairs; {got}"):
             export_noise(draw(TINY, noise, rate).train, TINY, tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+def test_labels_are_told_from_pairs_by_content_whatever_the_name(tmp_path):
+    drawn = draw(TINY, "symmetric", 0.9)
+    export_noise(drawn.train, TINY, tmp_path / "labels.npy")
+    assert not is_index(tmp_path / "labels.npy")
+    assert facts(tmp_path / "labels.npy", TINY)["holds"] == "labels"
+    assert draw(TINY, "file", 0.9, path=str(tmp_path / "labels.npy")).noise_sha == drawn.noise_sha
+
+
+def test_a_class_that_the_data_have_not_is_not_written(tmp_path):
+    drawn = next(d for seed in range(9) if (d := draw(TINY, "mrl_kplus1", 1, seed=seed)).train.modalities[1].labels[:, 4].any())
+    with pytest.raises(ValueError, match=r"a noise file holds classes 0\.\.3, the noise has others"):
+        export_noise(drawn.train, TINY, tmp_path / "labels.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    write = Path.write_bytes
+
+    def full(path, content):
+        write(path, content[:9])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    for scheme in ("symmetric", "caption_shuffle"):
+        with pytest.raises(OSError, match="No space left"):
+            export_noise(draw(TINY, scheme, 0.9).train, TINY, tmp_path / "noise")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("content", [TRUE, [[0, 1], [2, 3]]], ids=["array", "lists"])
+def test_a_pickle_is_named_and_not_opened(tmp_path, protocol, content):
+    (tmp_path / "noise.npy").write_bytes(pickle.dumps(content, protocol))
+    with pytest.raises(ValueError, match=r"noise\.npy: .* got a pickle, which is not opened .*numpy\.save\(NEW, "):
+        draw(TINY, "file", 0.2, path=str(tmp_path / "noise.npy"))
+
+
+def test_a_folder_is_no_noise_file_and_a_file_needs_one_that_is_there(tmp_path):
+    with pytest.raises(IsADirectoryError, match="must be a noise file, got a folder; name the file in it"):
+        draw(TINY, "file", 0.2, path=str(tmp_path))
+    with pytest.raises(NotADirectoryError, match=r"there is no folder .*none; make it first, or name another file"):
+        new_file(tmp_path / "none" / "x.npy")
 
 
 def test_facts_and_differences_are_counts(tmp_path):

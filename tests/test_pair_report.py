@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -18,7 +19,7 @@ from xmbench.report.cells import COLLAPSED_BELOW, tidy
 from xmbench.report.curves import draw_noise_curves
 from xmbench.report.detection import detection_cells, detection_table, draw_detection, read_detection, single_values
 from xmbench.report.groups import Reader, group_rows
-from xmbench.report.recalls import plausible_table, recall_cells, recall_table, size_notes
+from xmbench.report.recalls import matches_table, recall_cells, recall_table, size_notes
 from xmbench.report.style import Palette
 from xmbench.report.training import draw_training_curves, read_histories
 from xmbench.report.trials import trials_of
@@ -113,7 +114,7 @@ GOLDEN_MD = rf"""<caption>
 | `ncr` | **15.0** | **30.0** | **45.0** | **7.5** | **15.0** | **22.5** | **135.0**† (1/2) |
 | `ncr` (one network) | 13.0 | 26.0 | 39.0 | 6.5 | 13.0 | 19.5 | 117.0† (1/2) |
 | `pls` | – | – | – | – | – | – | – |
-| `sgr` | <u>2.0</u> | <u>4.0</u> | <u>6.0</u> | <u>1.0</u> | <u>2.0</u> | <u>3.0</u> | <u>18.0</u>±12.7‡ |
+| `sgr` | 2.0 | 4.0 | 6.0 | 1.0 | 2.0 | 3.0 | 18.0±12.7‡ |
 | `sgr_clean` (oracle) | 30.0 | 60.0 | 90.0 | 15.0 | 30.0 | 45.0 | 270.0±0.0 |
 
 n/2: only n of 2 seeds have a result; the mean is over those.
@@ -124,7 +125,7 @@ n/2: only n of 2 seeds have a result; the mean is over those.
 
 †: stale, the source of the method changed after these runs: ncr.
 
-‡: collapsed, the scores of a network have a standard deviation below 0.0001, so that what is left of a ranking is hardly more than rounding: sgr at 0.4.
+‡: collapsed and not ranked, the scores of a network have a standard deviation below 0.0001, so that what is left of a ranking is hardly more than rounding: sgr at 0.4.
 
 The similarities of 2 networks are averaged: ncr.
 
@@ -156,7 +157,7 @@ Noise & Method & R@1 & R@5 & R@10 & R@1 & R@5 & R@10 & rSum \\
  & \texttt{ncr} & \textbf{15.0} & \textbf{30.0} & \textbf{45.0} & \textbf{7.5} & \textbf{15.0} & \textbf{22.5} & \textbf{135.0}$^\dagger${\tiny\,(1/2)} \\
  & \texttt{ncr} (one network) & 13.0 & 26.0 & 39.0 & 6.5 & 13.0 & 19.5 & 117.0$^\dagger${\tiny\,(1/2)} \\
  & \texttt{pls} & -- & -- & -- & -- & -- & -- & -- \\
- & \texttt{sgr} & \underline{2.0} & \underline{4.0} & \underline{6.0} & \underline{1.0} & \underline{2.0} & \underline{3.0} & \underline{18.0}{\tiny$\pm$12.7}$^\ddagger$ \\
+ & \texttt{sgr} & 2.0 & 4.0 & 6.0 & 1.0 & 2.0 & 3.0 & 18.0{\tiny$\pm$12.7}$^\ddagger$ \\
 \cmidrule(l){2-9}
  & \texttt{sgr\_clean} & 30.0 & 60.0 & 90.0 & 15.0 & 30.0 & 45.0 & 270.0{\tiny$\pm$0.0} \\
 \bottomrule
@@ -185,7 +186,7 @@ def test_markdown_recall_table_is_the_one_written_by_hand():
 def test_latex_recall_table_is_the_one_written_by_hand():
     text = recall_text(GOLDEN_RUNS, "tex")
     assert text[text.index("\\begin{tabular}") : text.index("\\end{tabular}") + len("\\end{tabular}")] == GOLDEN_TABULAR
-    assert r"$\ddagger$: collapsed, the scores of a network have a standard deviation below 0.0001" in text
+    assert r"$\ddagger$: collapsed and not ranked, the scores of a network have a standard deviation below 0.0001" in text
 
 
 def test_tidy_csv_holds_all_metrics_as_stored_and_ranks_each_by_its_sense():
@@ -222,8 +223,29 @@ def test_collapse_is_marked_in_the_selection_in_which_it_happened():
     rows = [row | {"collapsed": row["selection"] == "last"} for row in pair_rows(facts, 0.2, last=0.001)]
     best, last = recall_text(rows, "md"), recall_text(rows, "md", "last")
     assert "‡" not in best
-    assert "**0.9**‡" in last
+    assert "| 0.9‡ |" in last
     assert "rounding: sgr at 0." in last
+
+
+def test_collapsed_runs_are_not_ranked_however_they_compare():
+    rows = pair_rows(pair_run("ncr"), 0.3, collapsed=True) + pair_rows(pair_run("pls"), 0.1) + pair_rows(pair_run("sgr"), 0.2)
+    cells = recall_cells(only_group(rows), "best_valid")
+    ranks = cells[cells["metric"] == "rsum"].set_index("label")["rank"]
+    assert ranks[["sgr", "pls"]].tolist() == [1, 2]
+    assert np.isnan(ranks["ncr"])
+    assert np.isnan(cells.loc[cells["label"] == "ncr", "rank"]).all()
+    chance = [row for method in ("ncr", "pls", "sgr") for row in pair_rows(pair_run(method), 0.01, collapsed=True)]
+    lines = [line for line in recall_text(chance, "md").splitlines() if line.startswith("| `")]
+    assert lines == [f"| `{method}` | 1.0 | 2.0 | 3.0 | 0.5 | 1.0 | 1.5 | 9.0‡ |" for method in ("ncr", "pls", "sgr")]
+
+
+def test_networks_are_counted_by_their_rows_not_by_the_stored_number():
+    more = [*detection(), *detection("0"), *detection("1"), *detection("intersection")]
+    group = only_group(pair_rows(pair_run("ncr", 0.2, n_networks=3), networks=(0.18, 0.16), more=more))
+    cells = recall_cells(group, "best_valid")
+    text = render_blocks(group, recall_table(group, cells, "best_valid"), cells, "md")
+    assert "The similarities of 2 networks are averaged: ncr." in text
+    assert "The weights of 2 networks are averaged: ncr." in detection_text(group)
 
 
 def test_scores_count_as_collapsed_where_the_harness_says_so():
@@ -250,20 +272,30 @@ def test_folds_of_a_run_are_averaged_before_its_deviation():
     assert line in recall_text(doubled + stored, "md"), "folds are not averaged with their average"
 
 
-def test_plausible_matches_have_a_table_of_their_own_where_measured():
+def test_matches_have_a_table_of_their_own_where_measured():
     def with_pmrp(method, i2t, t2i):
         more = [("test", "mean", "image2text", "pmrp", i2t), ("test", "mean", "text2image", "pmrp", t2i)]
         return pair_rows(pair_run(method), more=more)
 
     group = only_group(with_pmrp("ncr", 0.472, 0.477) + with_pmrp("sgr", 0.220, 0.239))
     cells = recall_cells(group, "best_valid")
-    table = plausible_table(group, cells, "best_valid")
+    table = matches_table(group, cells, "best_valid")
     text = render_blocks(group, table, cells, "md")
     assert "| Method | Image → Text PMRP | Text → Image PMRP |" in text
     assert "| `ncr` | **47.2** | **47.7** |" in text
     assert "| `sgr` | <u>22.0</u> | <u>23.9</u> |" in text
     plain = only_group(pair_rows(pair_run("sgr")))
-    assert plausible_table(plain, recall_cells(plain, "best_valid"), "best_valid").columns == []
+    assert matches_table(plain, recall_cells(plain, "best_valid"), "best_valid").columns == []
+
+
+def test_table_of_matches_does_not_name_what_was_not_measured():
+    group = only_group(pair_rows(pair_run("sgr"), more=[("test", "mean", "image2text", "map@r", 0.3)]))
+    cells = recall_cells(group, "last")
+    table = matches_table(group, cells, "last")
+    assert table.stem == f"{STEM}_matches_last"
+    assert table.title == "matches among the first R ranks (mAP@R) by noise rate, last epoch"
+    assert table.caption.startswith("Matches among the first R ranks, R as many as a query has (mAP@R), in percent on flickr8k")
+    assert "PMRP" not in render_blocks(group, table, cells, "md")
 
 
 def test_sizes_name_what_differs_between_papers_and_nothing_else():
@@ -281,6 +313,16 @@ def test_schemes_never_share_a_table():
     texts = [recall_text([row for row in rows if row["noise_scheme"] == group.noise_scheme], "md") for group in groups]
     assert ["180.0" in text for text in texts] == [True, False]
     assert ["image\\_shuffle noise" in text for text in texts] == [False, True]
+
+
+def test_names_of_files_are_safe_for_schemes_with_several_parts_and_rates(tmp_path):
+    facts = pair_run("ncr", 0.4, noise_scheme="symmetric+caption_shuffle@0.2")
+    history = {"epoch": np.arange(1, 4), "noise_auroc/mean": np.array([0.5, 0.6, 0.7])}
+    store = FakeStore(pair_rows(facts, more=detection()), {facts["run_id"]: {f"history/{k}": v for k, v in history.items()}})
+    names = {path.name for path in render(store, tmp_path)}
+    stem = "flickr8k_symmetric-caption_shuffle-0-2"
+    assert {f"{stem}_rsum.tex", f"{stem}_detection.csv", f"{stem}_detection_epochs.pdf"} <= names
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+\.[a-z]+", name) for name in names)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
@@ -324,9 +366,14 @@ DETECTION_RUNS = [
 ]
 
 
+def detection_text(group, suffix="md"):
+    cells = detection_cells(group, "best_valid")
+    return render_blocks(group, detection_table(group, cells, "best_valid"), cells, suffix)
+
+
 def test_detection_table_shows_who_finds_the_noise_at_the_rates_that_have_some():
     group = only_group(DETECTION_RUNS)
-    text = render_blocks(group, detection_table(group, "best_valid"), detection_cells(group, "best_valid"), "md")
+    text = detection_text(group)
     lines = [line for line in text.splitlines() if line.startswith(("|", "**"))]
     assert lines == [
         "**20 % noise**",
@@ -340,6 +387,48 @@ def test_detection_table_shows_who_finds_the_noise_at_the_rates_that_have_some()
     assert "The weights of 2 networks are averaged: ncr." in text
     assert "(intersection): where all networks agree; not ranked." in text
     assert "Oracles" not in text, "the oracle has no belief"
+    assert "∅" not in text
+
+
+NOTHING_FOUND = {"precision": NAN, "recall": 0.0, "f1": 0.0, "auroc": 0.5}
+
+
+def test_precision_is_undefined_where_no_run_of_the_group_took_a_pair_for_noisy(tmp_path):
+    rows = pair_rows(pair_run("ncr", 0.4, n_networks=2), more=detection(**NOTHING_FOUND))
+    text = detection_text(only_group(rows))
+    assert "| Method | Precision | Recall | F1 | AUROC |" in text
+    assert "| `ncr` | ∅ | **0.0** | **0.0** | **50.0** |" in text
+    assert "∅: Precision is undefined where nothing was taken for noisy: ncr at 0.4.\n" in text
+    assert "no result" not in text
+    assert r"\texttt{ncr} & $\emptyset$ & \textbf{0.0}" in detection_text(only_group(rows), "tex")
+    render(FakeStore(rows), tmp_path)
+    table = pd.read_csv(tmp_path / f"{STEM}_detection.csv").set_index("metric")
+    assert table.loc["noise_precision", "status"] == "undefined 1"
+    assert table.loc["noise_precision", "n"] == 0
+    assert np.isnan(table.loc["noise_precision", "mean"])
+
+
+def test_undefined_precision_is_told_apart_from_runs_without_a_result():
+    rows = [
+        *pair_rows(pair_run("ncr", 0.4, 0), more=detection(**NOTHING_FOUND)),
+        *pair_rows(pair_run("ncr", 0.4, 1, "failed")),
+        *pair_rows(pair_run("pls", 0.4, 0), more=detection(precision=0.5)),
+        *pair_rows(pair_run("pls", 0.4, 1), more=detection(**NOTHING_FOUND)),
+        *pair_rows(pair_run("sgr", 0.4, 0), more=detection(precision=0.6)),
+        *pair_rows(pair_run("sgr", 0.4, 1), more=detection(precision=0.6)),
+        *pair_rows(pair_run("sgr", 0.2, 0), more=detection(precision=0.8)),
+    ]
+    text = detection_text(only_group(rows))
+    assert "| `ncr` | ∅ | 0.0 (1/2) |" in text
+    assert "| `pls` | <u>50.0</u> (1/2) | <u>30.0</u>±42.4 |" in text
+    assert "| `ncr` | – | – | – | – |" in text, "no run at 0.2"
+    assert "–: no result: ncr at 0.2; pls at 0.2." in text
+    assert "×" not in text
+    assert "∅: Precision is undefined where nothing was taken for noisy: ncr at 0.4; pls at 0.4 (1 of 2 runs).\n" in text
+
+
+def test_groups_without_belief_have_no_detection_table():
+    assert detection_cells(only_group(pair_rows(pair_run("sgr", 0.4))), "best_valid").empty
 
 
 def test_detection_curves_are_means_over_seeds_and_one_value_is_a_level():
@@ -366,6 +455,12 @@ def test_detection_curves_are_means_over_seeds_and_one_value_is_a_level():
     np.testing.assert_allclose(shown(below)[1][1], 0.64)
     assert [line.get_linestyle() for line in above.lines] == ["-", "--"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["ncr", "pls"]
+    assert_whole(below.get_xticks())
+
+
+def assert_whole(ticks):
+    assert len(ticks) > 1
+    np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
 # ---- figures ------------------------------------------------------------------------------------------------
@@ -381,6 +476,9 @@ def test_noise_curves_show_rsum_in_one_panel():
     np.testing.assert_allclose(sgr.get_xydata(), [[0, 180], [0.4, 90]])
     assert set(chance.get_ydata()) == {3.2}
     assert (ax.get_ylabel(), ax.get_title(), ax.get_xlabel()) == ("rSum", "", "Noise rate")
+    assert [text.get_text() for text in figure.legends[0].texts] == [
+        "sgr", "epoch of the best validation rSum", "last epoch", "chance",
+    ]  # fmt: skip
     assert figure.get_suptitle().replace("\n", " ").startswith("rSum on flickr8k by rate of caption_shuffle noise")
 
 
@@ -395,6 +493,8 @@ def test_training_curves_show_rsum_and_the_spread_of_scores_where_measured(measu
     axes = visible(figure)
     assert [ax.get_ylabel() for ax in axes] == ["Loss", "Validation rSum", "Std. dev. of scores"][: 2 + measured]
     assert axes[1].lines[1].get_xydata().tolist() == [[2, 180.0]], "the best epoch"
+    for ax in axes:
+        assert_whole(ax.get_xticks())
     if measured:
         np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [1e-1, 1e-2, 1e-5])
         assert axes[2].get_yscale() == "log"

@@ -150,6 +150,10 @@ BROKEN = {
         r"dev_ims\.npy: must be \(n, regions, d\) float16, float32 or float64, got float32 \(4, 8\)",
     ),
     "dtype": (lambda path: save(path / "dev_ims.npy", np.ones((4, 2, 4), int)), r"got int64 \(4, 2, 4\)"),
+    "byte order": (
+        lambda path: save(path / "dev_ims.npy", np.ones((4, 2, 4), np.dtype(np.float32).newbyteorder())),
+        r"dev_ims\.npy: must be in this machine's byte order, got float32 in the other one .*\.astype\(numpy\.float32\)\)",
+    ),
     "no region": (lambda path: save(path / "dev_ims.npy", np.ones((4, 0, 4))), r"got float64 \(4, 0, 4\)|must be a whole"),
     "truncated": (
         lambda path: (path / "dev_ims.npy").write_bytes((path / "dev_ims.npy").read_bytes()[:-9]),
@@ -183,7 +187,7 @@ BROKEN = {
     ),
     "rows in another order": (
         lambda path: (path / "dev_ids.txt").write_text("0\n2\n1\n3\n"),
-        r"dev_ids\.txt, line 2: .*images in order, got '2' where its place says '1'",
+        r"dev_ids\.txt, line 2: ids that are row numbers must stand in their rows, got '2' where its place says '1'; put capt",
     ),
     "one image, two ids": (
         lambda path: (path / "dev_ids.txt").write_text("".join(f"x{(row + 1) // 3}\n" for row in range(12))),
@@ -284,6 +288,17 @@ def test_only_a_line_feed_ends_a_caption_and_a_changed_file_is_read_again(tmp_pa
     assert read_captions(tmp_path / "caps.txt").words == ("a", "bird")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_word_or_id(folder):
+    path = folder()
+    expected = load_dataset("f30k_precomp").train.modalities[1]
+    for name in ("train_caps.txt", "train_ids.txt"):
+        (path / name).write_bytes(b"\xef\xbb\xbf" + (path / name).read_bytes())
+    text = load_dataset("f30k_precomp").train.modalities[1]
+    assert np.array_equal(text.tokens, expected.tokens)
+    assert text.item_ids.tolist() == expected.item_ids.tolist()
+    assert read_captions(path / "train_caps.txt").words[0] == "image"
+
+
 def stored(words):
     return {
         "word2idx": {w: i for i, w in enumerate(words)},
@@ -326,16 +341,18 @@ def test_a_vocabulary_that_is_not_one_is_refused(tmp_path, bad):
 
 def test_a_vocabulary_must_be_json_that_is_there(tmp_path):
     (tmp_path / "v.json").write_text("{")
-    with pytest.raises(DataError, match=r"v\.json: must be a JSON vocabulary"):
+    with pytest.raises(DataError, match=r"v\.json: must be a JSON vocabulary .*; convert a released one .*json\.dump\("):
         read_vocabulary(tmp_path / "v.json")
     (tmp_path / "v.json").write_text("[1]")
     with pytest.raises(DataError, match="got list"):
         read_vocabulary(tmp_path / "v.json")
+    with pytest.raises(DataError, match="must be a vocabulary in JSON, got a folder; name the file in it"):
+        read_vocabulary(tmp_path)
     with pytest.raises(MissingDataError, match=r"vocabulary .*none\.json is missing"):
         read_vocabulary(tmp_path / "none.json")
 
 
-@pytest.mark.parametrize(("name", "protocol"), [("v.pkl", 0), ("v.json", 2)])
+@pytest.mark.parametrize(("name", "protocol"), [("v.pkl", 0), ("v.json", 2), ("v", 0), ("v.json", 1)])
 def test_a_vocabulary_pickle_is_not_opened_and_the_error_says_how_to_convert_it(tmp_path, name, protocol):
     class Trap:
         def __reduce__(self):
@@ -395,7 +412,8 @@ def test_coco_annotations_of_other_images_and_other_files_are_refused(folder):
 
 def test_folds_must_be_equal_and_of_a_test(folder):
     folder("coco_precomp", test="testall", sizes=(6, 4, 7))
-    with pytest.raises(DataError, match="coco_precomp/test:1k: its items must divide into 5 equal folds, got 7"):
+    message = r"coco_precomp/test:1k: its items must divide into 5 equal folds, got 7; .* drop its last 2 images and"
+    with pytest.raises(DataError, match=message):
         load_dataset("coco_precomp")
     toy = load_dataset("synthetic")
     with pytest.raises(ValueError, match="folds must be of tests, got 'valid'; there are test"):

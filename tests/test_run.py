@@ -182,6 +182,29 @@ def test_cheating_on_the_order_scores_chance(tmp_path, name):
     assert got["r@10"] == pytest.approx(10 / 80, abs=0.06)
 
 
+@pytest.mark.usefixtures("registered")
+def test_a_similarity_of_its_own_cannot_tell_partners_by_their_place(tmp_path):
+    @xb.register_method("place", needs={"vectors"})
+    @dataclass(kw_only=True)
+    class Place(xb.Method):
+        """Says nothing of any item, and takes the i-th of both for partners."""
+
+        def fit(self, train, context):
+            self.rng_ = np.random.default_rng(0)
+
+        def embed(self, modality):
+            return xb.Embedding(modality.name, self.rng_.standard_normal((len(modality), 2)))
+
+        def similarity(self, first, second):
+            return wave(np.arange(len(first.values)), 80) @ wave(np.arange(len(second.values)), 80).T
+
+    _, rows = run_all(spec("place", rates=(0.0,)), Store(tmp_path))
+    chosen = rows[(rows["split"] == "test") & (rows["selection"] == "last") & (rows["direction"] == "mean")]
+    got = chosen.set_index("metric")["value"]
+    assert got["map"] == pytest.approx(float(chance_ap(8, 80)), abs=0.03)
+    assert got["r@10"] == pytest.approx(10 / 80, abs=0.08)
+
+
 def test_the_order_cheat_would_win_without_the_harness():
     """The same cheat on data in released order finds every partner: the test above can fail."""
     dataset = xb.load_dataset("synthetic", test=80)

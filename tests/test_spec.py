@@ -150,6 +150,16 @@ def test_settings_of_one_dataset_override_there_alone():
     assert spec.settings_of("mrl", "wikipedia") == spec.settings_of("mrl") == {"lr": 1.0}
 
 
+def test_overriding_settings_stand_above_those_of_a_dataset_and_leave_its_others():
+    spec = Spec(
+        settings=(("mrl", "lr", 1.0),),
+        dataset_settings={"openmoji": (("mrl", "lr", 2.0), ("mrl", "tau", 3.0), ("ce", "lr", 4.0)), "wikipedia": ()},
+    ).overridden((("mrl", "lr", 5.0),))
+    assert spec.settings_of("mrl", "openmoji") == {"lr": 5.0, "tau": 3.0}
+    assert spec.settings_of("ce", "openmoji") == {"lr": 4.0}
+    assert spec.settings_of("mrl", "wikipedia") == {"lr": 5.0}
+
+
 def test_a_profile_stands_below_the_specs_own_settings_and_touches_methods_in_the_run_only():
     spec = Spec(methods=("mrl_rc",), variants={"mrl_rc": {"method": "mrl"}}, settings=(("mrl", "dim", 7),))
     small = spec.with_profile("reduced")

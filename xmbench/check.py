@@ -63,7 +63,9 @@ def make_reference(path: Path) -> pd.DataFrame:
 
 
 def _compared_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[(rows["status"] == "ok") & rows["trial"].isna() & (rows["metric"] == "map") & rows["value"].notna()]
+    """Finished MAP of whole splits: single folds stand in their average, and share its `KEY`."""
+    whole = rows["trial"].isna() & rows["fold"].isna()
+    return rows[(rows["status"] == "ok") & whole & (rows["metric"] == "map") & rows["value"].notna()]
 
 
 def _measured(cells: list[Cell], jobs: int) -> pd.DataFrame:
@@ -99,9 +101,10 @@ def _cell(row: Mapping[Any, Any]) -> Cell:
 
 def compare(reference: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a reference beside the same rows measured now; see `check`."""
+    now = rows[rows["fold"].isna()]
     deviation = reference.groupby(_SAME)["value"].transform("std").fillna(0.0)
     table = reference.assign(reference=reference["value"], tolerance=(3 * deviation).clip(lower=SMALLEST_TOLERANCE))
-    table = table.drop(columns="value").merge(rows[[*KEY, "value", *_EXACT]], on=KEY, how="left", suffixes=("", "_now"))
+    table = table.drop(columns="value").merge(now[[*KEY, "value", *_EXACT]], on=KEY, how="left", suffixes=("", "_now"))
     table["problem"] = ""
     table.loc[(table["value"] - table["reference"]).abs() > table["tolerance"], "problem"] = "moved"
     for column, problem in _EXACT.items():

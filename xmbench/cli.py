@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -120,6 +121,8 @@ def run(
             forget_losers(cells, store)
         work = todo([cell for cell in cells if not (trials_done and cell.run.trial)], store, frozenset(rerun))
         click.echo(_what_to_do(work), err=True)
+        if not trials_done:
+            _say_why_not(work)
         if dry_run:
             return
         seconds = estimate(work, settings)
@@ -142,6 +145,12 @@ def _what_to_do(work: "Todo") -> str:
         f"{len(work.cells)} runs: {len(work.done)} done, {len(work.impossible)} not applicable, {missing} to do, "
         f"of which {work.shared} share the fit of another{then}"
     )
+
+
+def _say_why_not(work: "Todo") -> None:
+    """Print once each why runs are not applicable, with their number."""
+    for reason, n in Counter(cell.reason for cell in work.impossible if cell.status == "not_applicable").items():
+        click.echo(f"not applicable, {n} of {len(work.cells)}: {reason}", err=True)
 
 
 def _finish(outcome: "Outcome", failed: bool, store: "Store", run_ids: list[str], form: str) -> None:
@@ -218,7 +227,7 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
         tuning = f"trial {run.trial}" if run.trial else run.tuning
         rows.append([run_id, run.dataset, str(run.noise), run.method, run.seed, tuning, run.protocol.name, state, cell.reason])
     columns = ["run_id", "dataset", "noise", "method", "seed", "tuning", "protocol", "state", "reason"]
-    print_frame(pd.DataFrame(rows, columns=columns), grid["form"])
+    print_frame(pd.DataFrame(rows, columns=columns), grid["form"], below="reason")
 
 
 cli.add_command(noise)
@@ -348,7 +357,7 @@ def _spec(
         if not spec.tune:
             raise ValueError("--tune-per says how --tune chooses: give --tune grid or --tune random:N with it")
         spec = replace(spec, tune_per=tune_per)
-    return replace(spec, settings=(*spec.settings, *command_line_settings(settings)))
+    return spec.overridden(command_line_settings(settings))
 
 
 def _names(text: str | None) -> tuple[str, ...] | None:

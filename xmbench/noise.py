@@ -267,6 +267,9 @@ def _checked_options(scheme: str, given: dict[str, Any]) -> tuple[tuple[str, Any
     options = {name: given.get(name, default) for name, (_, default, _) in declared.items()}
     for name, value in options.items():
         kind, _, description = declared[name]
+        if value is None:
+            message = f"must be {kind.__name__} ({description}), got none"
+            raise ValueError(f"option {name!r} of {scheme!r} {message}; give --set noise.{name}=FILE")
         if type(value) is not kind:
             raise ValueError(f"option {name!r} of {scheme!r} must be {kind.__name__} ({description}), got {value!r}")
         if name in choices and value not in choices[name]:

@@ -50,6 +50,8 @@ def make(out: str, scheme: str | None, rate: float, seed: int, form: str, **data
 
     spec, dataset = _spec_and_data(schemes=(scheme,) if scheme else (), **data)
     drawn = noise_of(spec, spec.noise_schemes()[0], rate, seed)
+    if all(part.rate == 0 for part in drawn.parts):
+        raise ValueError("rate 0 has no noise, and no file; give a --rate above 0")
     corruption = corrupt(dataset.train, drawn, family=dataset.family)
     export_noise(corruption.train, dataset.train, new_file(out))
     print_facts({"noise": str(drawn), "seed": seed, "noise_sha": corruption.noise_sha, **facts(out, dataset.train)}, form)

@@ -8,6 +8,7 @@ A file is written under the very name that is given and told by its content, nev
 to a name without it, and the NCR loader, which then does not find its file, draws new noise every time.
 """
 
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.datasets._files import is_pickle
 from xmbench.pair_noise import pair_images
 from xmbench.types import Array, PairedSet, class_numbers
 
@@ -31,7 +33,8 @@ def export_labels(split: PairedSet, path: str | Path) -> None:
     Raises:
         ValueError: a modality without labels, or with several classes per item.
     """
-    Path(path).write_text(json.dumps([labels.tolist() for labels in split_class_numbers(split)]) + "\n", encoding="utf-8")
+    lists = [labels.tolist() for labels in split_class_numbers(split)]
+    _write(Path(path), (json.dumps(lists) + "\n").encode())
 
 
 def import_labels(path: str | Path, split: PairedSet) -> tuple[NDArray[np.int64], ...]:
@@ -125,13 +128,25 @@ def is_index(path: str | Path) -> bool:
 
     Raises:
         FileNotFoundError: there is no such file.
+        IsADirectoryError: it is a folder.
+        ValueError: it is a pickle, which is never opened: it could run any code.
     """
     path = Path(path)
     if not path.exists():
         hint = f"; there is {path}.npy: NumPy adds the ending when it saves" if Path(f"{path}.npy").exists() else ""
         raise FileNotFoundError(f"no noise file {path}{hint}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a noise file, got a folder; name the file in it")
     with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC or path.suffix == ".npy"
+        if file.read(len(_MAGIC)) == _MAGIC:
+            return True
+    if is_pickle(path.read_bytes()):
+        raise ValueError(
+            f"{path}: a noise file must be a .npy array or JSON, got a pickle, which is not opened since it can run any code; "
+            "where you trust it, convert its index: import numpy, pickle; "
+            "numpy.save(NEW, numpy.asarray(pickle.load(open(OLD, 'rb'))))"
+        )
+    return False
 
 
 def new_file(path: str | Path) -> Path:
@@ -139,16 +154,31 @@ def new_file(path: str | Path) -> Path:
 
     Raises:
         FileExistsError: something is: noise that runs were made on must not change.
+        NotADirectoryError: its folder is missing.
     """
     if Path(path).exists():
         raise FileExistsError(f"{path} exists; give the noise file another name")
+    if not Path(path).parent.is_dir():
+        raise NotADirectoryError(f"{path}: there is no folder {Path(path).parent}; make it first, or name another file")
     return Path(path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def write_index(images: Array, path: str | Path) -> None:
     """Write image rows, per caption or per image, as a .npy vector of int64 under the very name that is given."""
-    with Path(path).open("wb") as file:
-        np.save(file, np.asarray(images, dtype=np.int64))
+    file = io.BytesIO()
+    np.save(file, np.asarray(images, dtype=np.int64))
+    _write(Path(path), file.getvalue())
 
 
 def import_index(path: str | Path, split: PairedSet) -> PairIndex:
@@ -184,7 +214,7 @@ def _image_rows(path: str | Path, n_pairs: int, n_images: int) -> NDArray[np.int
             array: Array = np.lib.format.read_array(file, allow_pickle=False)
     except ValueError as error:
         pickled = "Object arrays" in str(error)
-        reason = "pickled Python objects, which are not read: save an array of integers" if pickled else str(error)
+        reason = "pickled Python objects, which are not read: numpy.save an array of integers" if pickled else str(error)
         raise ValueError(f"{path}: a noise index must be a .npy array of integers, got {reason}") from None
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise ValueError(f"{path}: a noise index must be a vector of integers, got {array.dtype} of shape {array.shape}")
@@ -222,7 +252,7 @@ def export_noise(given: PairedSet, clean: PairedSet, path: str | Path) -> None:
     """Write the noise of a split: its pairs as a .npy index with one entry per caption, or its labels as JSON.
 
     Raises:
-        ValueError: both are noisy, or neither.
+        ValueError: both are noisy, or neither, or the noise has a class that the data have not.
     """
     pairs = given.pairs is not None and not np.array_equal(given.pairs, np.asarray(clean.pairs))
     with_labels = [(m.labels, known.labels) for m, known in zip(given.modalities, clean.modalities, strict=True)]
@@ -232,6 +262,10 @@ def export_noise(given: PairedSet, clean: PairedSet, path: str | Path) -> None:
         raise ValueError(f"a noise file holds labels or pairs; {got}")
     if pairs:
         write_index(pair_images(given, "a noise index"), path)
+    elif max(int(y.max(initial=-1)) for y in split_class_numbers(given)) >= clean.n_classes:
+        raise ValueError(
+            f"a noise file holds classes 0..{clean.n_classes - 1}, the noise has others; run on its scheme instead"
+        )
     else:
         export_labels(given, path)
 
@@ -249,7 +283,7 @@ def convert(source: str | Path, path: str | Path, split: PairedSet, project: str
         raise ValueError(f"{source} holds {holds}, and {project} reads {reads}")
     if not is_pairs:
         import_labels(source, split)
-        Path(path).write_bytes(Path(source).read_bytes())
+        _write(Path(path), Path(source).read_bytes())
         return
     index = import_index(source, split)
     if layout == "images" and index.scheme == "caption_shuffle":

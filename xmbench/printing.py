@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 FORMAT = click.option("--format", "form", type=click.Choice(["table", "json", "csv"]), default="table", help="How to print.")
 
 
-def print_frame(table: "pd.DataFrame", form: str) -> None:
-    """Print a frame to stdout."""
+def print_frame(table: "pd.DataFrame", form: str, *, below: str = "") -> None:
+    """Print a frame to stdout; of a table, the texts in the column `below` stand under it, each once, by number."""
     if form == "csv":
         click.echo(table.to_csv(index=False), nl=False)
     elif form == "json":
         click.echo(table.to_json(orient="records", indent=2))
     else:
+        texts = dict.fromkeys(text for text in table[below] if text) if below else {}
+        numbers = {text: f"({i})" for i, text in enumerate(texts, 1)}
+        if below:
+            table = table.assign(**{below: [numbers.get(text, "") for text in table[below]]})
         _print_table(list(map(str, table.columns)), table.astype(object).where(table.notna(), "").itertuples(index=False))
+        for text, number in numbers.items():
+            click.echo(f"{number} {text}")
 
 
 def print_facts(facts: Mapping[str, Any], form: str) -> None:

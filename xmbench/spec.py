@@ -157,6 +157,15 @@ class Spec:
         gone = {*self.implementations(), *self.datasets} - {*changed.implementations(), *changed.datasets}
         return replace(changed, settings=tuple(setting for setting in changed.settings if setting[0] not in gone))
 
+    def overridden(self, settings: Sequence[Setting]) -> "Spec":
+        """This spec with `settings` above all of its own, those of single datasets too; a variant keeps what makes it one."""
+        given = {(owner, name) for owner, name, _ in settings}
+        below = {
+            dataset: tuple(setting for setting in own if setting[:2] not in given)
+            for dataset, own in self.dataset_settings.items()
+        }
+        return replace(self, settings=(*self.settings, *settings), dataset_settings=below)
+
     def implementations(self) -> dict[str, str]:
         """Registered name (and name of a variant) -> registered name, for all methods of the spec."""
         named = {name: str(self.variants[name]["method"]) if name in self.variants else name for name in self.methods}

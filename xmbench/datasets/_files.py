@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickletools
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -86,6 +87,16 @@ def file_sha256(path: Path) -> str:
     """The sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_pickle(content: bytes) -> bool:
+    """Whether `content` is a pickle, of any protocol; it is not opened."""
+    if content[:1] == b"\x80":
+        return True
+    try:
+        return any(code.name == "STOP" for code, *_ in pickletools.genops(content))
+    except ValueError:
+        return False
 
 
 def download(url: str, path: Path, sha256: str | None) -> None:

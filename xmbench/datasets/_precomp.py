@@ -108,6 +108,10 @@ def _regions(path: Path) -> Array:
         regions = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError, OSError) as error:
         raise DataError(f"{path}: must be a whole .npy file of numbers ({error}); get it again") from None
+    if not regions.dtype.isnative:
+        got = f"got {regions.dtype.newbyteorder('=')} in the other one ({regions.dtype.str})"
+        save = "save it again: numpy.save(NEW, numpy.load(OLD).astype(numpy.float32))"
+        raise DataError(f"{path}: must be in this machine's byte order, {got}; {save}")
     if regions.ndim != 3 or regions.dtype not in (np.float16, np.float32, np.float64) or 0 in regions.shape[1:]:
         raise DataError(f"{path}: must be (n, regions, d) float16, float32 or float64, got {regions.dtype} {regions.shape}")
     return np.asarray(regions)  # still the memory map, without the cost of its class
@@ -131,9 +135,10 @@ def _image_ids(path: Path, lines: Sequence[str], n_images: int, n_captions: int)
     if (wrong := np.flatnonzero(first != ids)).size:
         i = int(wrong[0])
         got = f"{lines[i]!r} where its place says {str(first[i])!r}"
-        raise DataError(
-            f"{path}, line {i + 1}: the {k} captions of an image must stand side by side, images in order, got {got}"
-        )
+        rows_in_order = "ids that are row numbers must stand in their rows"
+        wanted = rows_in_order if k == 1 else f"the {k} captions of an image must stand side by side, images in order"
+        advice = "; put captions and features in one order, or remove the file where its ids are no rows" if k == 1 else ""
+        raise DataError(f"{path}, line {i + 1}: {wanted}, got {got}{advice}")
     if len(set(lines)) < n_images:
         got = f"{len(set(lines))} ids for {n_images} rows of features"
         raise DataError(f"{path}: every image must have an id of its own, got {got}; keep one row of features per image")
@@ -164,6 +169,12 @@ def assembled(
     widths = {split: part.regions.shape[1:] for split, part in parts.items()}
     if len(set(widths.values())) > 1:
         raise DataError(f"{card.name}: every split must have the same number of regions and features, got {widths}")
+    for test, n_folds in card.folds.items():
+        if more := len(parts["test"].regions) % n_folds:
+            got = (
+                f"{len(parts['test'].regions)}; get its files again, or drop its last {more} images and their captions and ids"
+            )
+            raise DataError(f"{card.name}/{test}: its items must divide into {n_folds} equal folds, got {got}")
     path = str(parameters["vocabulary"])
     built_from = [parts["train"].captions, parts["valid"].captions]
     vocabulary = read_vocabulary(Path(path).expanduser()) if path else build_vocabulary(built_from)

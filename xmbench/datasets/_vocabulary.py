@@ -19,13 +19,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import MissingDataError
+from xmbench.datasets._files import MissingDataError, is_pickle
 from xmbench.types import DataError
 
 SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNKNOWN = range(len(SPECIAL_WORDS))
 MIN_COUNT = 4
 LONGEST = 64  # tokens of a caption that are kept, start and end among them
+
+_CONVERSION = (
+    "beside the released vocab.py: import json, pickle; v = pickle.load(open(OLD, 'rb')); "
+    "json.dump({'word2idx': v.word2idx, 'idx2word': v.idx2word, 'idx': v.idx}, open(NEW, 'w'))"
+)
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _PLAIN = re.compile(r"[a-z ,-]*\.?")  # nothing that the tokeniser treats specially, but for what follows
@@ -53,9 +58,9 @@ class Captions:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a UTF-8 file; only a line feed ends a line, so that counts are those of the released code."""
+    """The lines of a UTF-8 file, a byte order mark aside; only a line feed ends one, so that counts are the released code's."""
     try:
-        lines = path.read_bytes().decode("utf-8").split("\n")
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: must be UTF-8 text ({error}); convert it") from None
     return [line.removesuffix("\r") for line in (lines if lines[-1] else lines[:-1])]
@@ -132,21 +137,20 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
 
     Raises:
         MissingDataError: no such file.
-        DataError: not such a vocabulary, or a pickle, which is never opened: it could run any code.
+        DataError: a folder, not such a vocabulary, or a pickle, which is never opened: it could run any code.
     """
     if not path.exists():
         raise MissingDataError(f"vocabulary {path} is missing; name an existing JSON file, or none to build it")
+    if path.is_dir():
+        raise DataError(f"{path}: must be a vocabulary in JSON, got a folder; name the file in it, or none to build it")
     content = path.read_bytes()
-    if content[:1] == b"\x80" or path.suffix in (".pkl", ".pickle"):
-        raise DataError(
-            f"{path}: must be JSON, got a pickle, which is not opened since it can run any code; where you trust it, convert "
-            "it beside the released vocab.py: import json, pickle; v = pickle.load(open(OLD, 'rb')); "
-            "json.dump({'word2idx': v.word2idx, 'idx2word': v.idx2word, 'idx': v.idx}, open(NEW, 'w'))"
-        )
+    if is_pickle(content) or path.suffix in (".pkl", ".pickle"):
+        got = "got a pickle, which is not opened since it can run any code; where you trust it, convert"
+        raise DataError(f"{path}: must be JSON, {got} it {_CONVERSION}")
     try:
         stored = json.loads(content)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: must be a JSON vocabulary ({error})") from None
+        raise DataError(f"{path}: must be a JSON vocabulary ({error}); convert a released one {_CONVERSION}") from None
     return _checked_vocabulary(path, stored)
 
 

@@ -1,11 +1,12 @@
 """Tables of one block of rows per noise rate, in the layout of Table 1 of the LNC paper (IJCV 2024).
 
 Rows are methods, columns measures in column groups; the best of each column of a block is bold, the second underlined, by
-the digits shown. Oracles stand below a rule and are not ranked, nor are the single networks of a method that averages
-several: they are shown because an ensemble against single networks is no fair comparison.
+the digits shown. Oracles stand below a rule and are not ranked, nor are collapsed runs, whose numbers are chance, nor the
+single networks of a method that averages several: they are shown because an ensemble against single networks is no fair
+comparison.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -66,7 +67,12 @@ class BlockTable:
     averaged: str = "similarities"
 
 
-def block_cells(group: Group, measures: pd.DataFrame, collapsed: set[tuple[str, float]] | None = None) -> pd.DataFrame:
+def block_cells(
+    group: Group,
+    measures: pd.DataFrame,
+    required: Collection[tuple[str, str]],
+    collapsed: Collection[tuple[str, float]] = (),
+) -> pd.DataFrame:
     """One row per cell: label, network, noise_rate, direction, metric, mean, std, n, rank, status, collapsed and more.
 
     `network` is "mean" for what a method is compared by, the mean of its networks' similarities; "one network" for the
@@ -75,6 +81,7 @@ def block_cells(group: Group, measures: pd.DataFrame, collapsed: set[tuple[str, 
     Args:
         group: the runs.
         measures: label, noise_rate, run_id, network, direction, metric, value and chance.
+        required: (direction, metric) that have cells even where no run has a value.
         collapsed: (label, noise rate) of the runs whose scores have collapsed.
     """
     network = measures["network"].where(measures["network"].isin([MEAN, INTERSECTION]), SINGLE)
@@ -83,19 +90,22 @@ def block_cells(group: Group, measures: pd.DataFrame, collapsed: set[tuple[str, 
         mean=("value", "mean"), std=("value", "std"), n=("value", "count"), chance=("chance", "mean")
     )
     lines = sorted({(label, MEAN) for label in group.labels} | set(zip(by_run["label"], by_run["network"], strict=True)))
-    columns = sorted(set(zip(by_run["direction"], by_run["metric"], strict=True)))
+    columns = sorted({*required, *zip(by_run["direction"], by_run["metric"], strict=True)})
     keys = [(*line, rate, *column) for line in lines for rate in group.rates for column in columns]
-    grid = pd.MultiIndex.from_tuples(keys, names=CELL) if keys else stats.index
+    grid = pd.MultiIndex.from_tuples(keys, names=CELL)
     cells = with_runs(group, stats.reindex(grid).reset_index())
-    hit = [pair in (collapsed or ()) for pair in zip(cells["label"], cells["noise_rate"], strict=True)]
+    hit = [pair in collapsed for pair in zip(cells["label"], cells["noise_rate"], strict=True)]
     cells = cells.assign(collapsed=np.array(hit, dtype=bool))
     return cells.assign(rank=_ranks(cells))
 
 
 def _ranks(cells: pd.DataFrame) -> pd.Series:
-    """Dense rank in each column of each block by the digits shown; NaN for oracles, single networks and empty cells."""
+    """Dense rank in each column of each block by the digits shown.
+
+    NaN for oracles, single networks, cells with a collapsed run and empty ones.
+    """
     sign = cells["metric"].map(lambda metric: 1 if metric not in METRICS or METRICS[metric].higher_is_better else -1)
-    ranked = cells["mean"].where(~cells["oracle"] & (cells["network"] == MEAN))
+    ranked = cells["mean"].where(~cells["oracle"] & ~cells["collapsed"] & (cells["network"] == MEAN))
     digits = (ranked * cells["metric"].map(factor)).map(lambda mean: float(f"{mean:.{DIGITS}f}")) * sign
     return digits.groupby([cells[name] for name in ("noise_rate", "direction", "metric")]).rank(method="dense", ascending=False)
 

@@ -11,7 +11,7 @@ import pandas as pd
 from xmbench.report.groups import Group
 from xmbench.report.labels import setting_notes
 
-FAILED, NO_RUN, STALE, COLLAPSED = "×", "–", "†", "‡"
+FAILED, NO_RUN, STALE, COLLAPSED, UNDEFINED = "×", "–", "†", "‡", "∅"
 COLLAPSED_BELOW = 1e-4  # standard deviation of a network's scores
 
 
@@ -89,6 +89,8 @@ def mark(status: str) -> str:
     """The mark of a cell without a number."""
     if status.startswith("not_applicable") and "," not in status:
         return "n/a"
+    if status.startswith("undefined"):
+        return UNDEFINED
     return NO_RUN if status in ("", "no run") else FAILED
 
 
@@ -115,7 +117,8 @@ def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities
     notes += _collapse_notes(cells)
     notes += _profile_notes(group)
     notes += _tuning_notes(group)
-    several = runs[runs["n_networks"] > 1].groupby("n_networks")["label"].unique()
+    networks = _n_networks(group, runs)
+    several = runs[networks > 1].groupby(networks)["label"].unique()
     notes += [f"The {averaged} of {n:.0f} networks are averaged: {', '.join(sorted(names))}." for n, names in several.items()]
     if described := group.described & labels:
         names = ", ".join(sorted(described))
@@ -125,6 +128,13 @@ def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities
     return notes
 
 
+def _n_networks(group: Group, runs: pd.DataFrame) -> pd.Series:
+    """How many networks each run has: those that have rows of their own (0, 1, ...) where several do, else as stored."""
+    single = group.rows[group.rows["network"].fillna("").astype(str).str.isdigit()]
+    counts = runs["run_id"].map(single.groupby("run_id")["network"].nunique())
+    return counts.where(counts > 1, runs["n_networks"]).rename("n_networks")
+
+
 def _collapse_notes(cells: pd.DataFrame) -> list[str]:
     """Which methods gave nearly the same score to all pairs, and at which rates."""
     if "collapsed" not in cells:
@@ -132,7 +142,7 @@ def _collapse_notes(cells: pd.DataFrame) -> list[str]:
     collapsed = cells[cells["collapsed"] & (cells["n"] > 0)]
     listed = "; ".join(_where(part, COLLAPSED) for _, part in collapsed.groupby("label"))
     meaning = (
-        f"{COLLAPSED}: collapsed, the scores of a network have a standard deviation below {COLLAPSED_BELOW:g}, "
+        f"{COLLAPSED}: collapsed and not ranked, the scores of a network have a standard deviation below {COLLAPSED_BELOW:g}, "
         "so that what is left of a ranking is hardly more than rounding"
     )
     return [f"{meaning}: {listed}."] if listed else []

@@ -114,7 +114,8 @@ def draw_noise_curves(group: Group, scores: pd.DataFrame, palette: Palette, foot
         ax.set_xticks(group.rates)
     axes[0].set_ylim(bottom=0)  # shared, so only now that all panels are drawn: it ends the scaling to the data
     _label_outer(axes, grid, len(group.directions), "Noise rate", METRIC_WORDS[group.metric])
-    keys = [Line2D([], [], color="0.3", **LINES[name], label=name) for name in SELECTIONS]
+    names = {name: name if group.metric == "map" else selection_words(group, name) for name in SELECTIONS}
+    keys = [Line2D([], [], color="0.3", **LINES[name], label=names[name]) for name in SELECTIONS]
     keys.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="chance"))
     title = (
         f"{METRIC_WORDS[group.metric]} on {group.dataset} by rate of {group.noise_scheme} noise, "

@@ -9,7 +9,7 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "→": r"$\rightarrow$", "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$",
-    "–": "--",
+    "–": "--", "∅": r"$\emptyset$",
 }  # fmt: skip
 _MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`[]"}
 # delimiters that LaTeX does not use

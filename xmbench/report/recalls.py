@@ -1,4 +1,4 @@
-"""R@K and rSum tables of instance retrieval, one block of rows per noise rate; PMRP and mAP@R in a table of their own."""
+"""R@K and rSum tables of instance retrieval, one block of rows per noise rate; mAP@R and PMRP in a table of their own."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +12,8 @@ from xmbench.report.groups import SELECTIONS, Group
 from xmbench.report.words import dataset_words, direction_words, scheme_words, selection_words, setting_words
 
 RECALLS = {"r@1": "R@1", "r@5": "R@5", "r@10": "R@10"}
-PLAUSIBLE = {"map@r": "mAP@R", "pmrp": "PMRP"}
+MATCHES = {"map@r": "mAP@R", "pmrp": "PMRP"}
+RSUM = ("mean", "rsum")
 SIZES = ("hidden", "steps", "batch_size", "lr", "warm_up")  # and all whose name ends in dim or epochs
 
 
@@ -23,7 +24,7 @@ def rsum_tables(group: Group, context: Context) -> list[File]:
         cells = recall_cells(group, selection)
         if not cells["n"].any():
             continue
-        table, others = recall_table(group, cells, selection), plausible_table(group, cells, selection)
+        table, others = recall_table(group, cells, selection), matches_table(group, cells, selection)
         files += write_blocks(group, context, table, cells)
         path = context.out / f"{table.stem}.csv"
         write_text(path, tidy(group, cells, selection).to_csv(index=False, float_format="%.10g", lineterminator="\n"))
@@ -34,12 +35,12 @@ def rsum_tables(group: Group, context: Context) -> list[File]:
 
 def recall_cells(group: Group, selection: str) -> pd.DataFrame:
     """Cells of all metrics of the split, as `block_cells` gives them."""
-    return block_cells(group, group.measures(selection), group.collapsed(selection))
+    return block_cells(group, group.measures(selection), [RSUM], group.collapsed(selection))
 
 
 def recall_table(group: Group, cells: pd.DataFrame, selection: str) -> BlockTable:
     """R@1, R@5 and R@10 in each direction, and rSum with its deviation."""
-    columns = [*_columns(cells, RECALLS, spread=False), Column("mean", "rsum", "", "rSum")]
+    columns = [*_columns(cells, RECALLS, spread=False), Column(*RSUM, "", "rSum")]
     return BlockTable(
         stem=f"{group.slug}_rsum{_ending(selection)}",
         title=f"R@K and rSum by noise rate, {selection_words(group, selection)}",
@@ -51,14 +52,17 @@ def recall_table(group: Group, cells: pd.DataFrame, selection: str) -> BlockTabl
     )
 
 
-def plausible_table(group: Group, cells: pd.DataFrame, selection: str) -> BlockTable:
+def matches_table(group: Group, cells: pd.DataFrame, selection: str) -> BlockTable:
     """mAP@R and PMRP in each direction, as far as they were measured; without columns where they were not."""
-    columns = _columns(cells, PLAUSIBLE, spread=True)
+    columns = _columns(cells, MATCHES, spread=True)
     words = " and ".join(dict.fromkeys(column.head for column in columns))
     return BlockTable(
-        stem=f"{group.slug}_pmrp{_ending(selection)}",
-        title=f"{words} by noise rate, {selection_words(group, selection)}",
-        caption=f"{words} in percent {_setting(group, selection)} Mean ± standard deviation over seeds; {RANKED}.",
+        stem=f"{group.slug}_matches{_ending(selection)}",
+        title=f"matches among the first R ranks ({words}) by noise rate, {selection_words(group, selection)}",
+        caption=(
+            f"Matches among the first R ranks, R as many as a query has ({words}), in percent {_setting(group, selection)} "
+            f"Mean ± standard deviation over seeds; {RANKED}."
+        ),
         columns=columns,
         notes=size_notes(group),
     )

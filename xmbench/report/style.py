@@ -13,6 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # seaborn's "colorblind" palette, strong hues first and yellow, hard to see as a line on white, last
 COLOURS = tuple(to_hex(seaborn.color_palette("colorblind")[i]) for i in (0, 1, 2, 3, 4, 5, 9, 6, 7, 8))
@@ -80,6 +81,11 @@ def fold(n_panels: int, per_row: int = 3) -> tuple[int, int]:
     """Rows and columns of a grid for so many panels, with rows as even as can be."""
     n_rows = -(-n_panels // per_row)
     return n_rows, -(-n_panels // n_rows)
+
+
+def epoch_ticks() -> MaxNLocator:
+    """Matplotlib's own choice of ticks, whole numbers only."""
+    return MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True)
 
 
 def finish(figure: Figure, title: str, footer: str, handles: Sequence[Artist]) -> None:
