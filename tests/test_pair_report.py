@@ -455,12 +455,6 @@ def test_detection_curves_are_means_over_seeds_and_one_value_is_a_level():
     np.testing.assert_allclose(shown(below)[1][1], 0.64)
     assert [line.get_linestyle() for line in above.lines] == ["-", "--"]
     assert [text.get_text() for text in figure.legends[0].texts] == ["ncr", "pls"]
-    assert_whole(below.get_xticks())
-
-
-def assert_whole(ticks):
-    assert len(ticks) > 1
-    np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
 # ---- figures ------------------------------------------------------------------------------------------------
@@ -493,13 +487,26 @@ def test_training_curves_show_rsum_and_the_spread_of_scores_where_measured(measu
     axes = visible(figure)
     assert [ax.get_ylabel() for ax in axes] == ["Loss", "Validation rSum", "Std. dev. of scores"][: 2 + measured]
     assert axes[1].lines[1].get_xydata().tolist() == [[2, 180.0]], "the best epoch"
-    for ax in axes:
-        assert_whole(ax.get_xticks())
     if measured:
         np.testing.assert_allclose(axes[2].lines[0].get_ydata(), [1e-1, 1e-2, 1e-5])
         assert axes[2].get_yscale() == "log"
         assert 1e-4 in [line.get_ydata()[0] for line in axes[2].lines], "where scores count as collapsed"
     assert_nothing_cut_off(figure)
+
+
+def test_epochs_of_a_short_fit_are_whole_numbers():
+    facts = pair_run("ncr", 0.4)
+    group = only_group(pair_rows(facts, more=detection()))
+    history = {name: np.array([0.4, 0.6]) for name in ("loss", "valid", "noise_auroc/mean", "noise_f1/mean")}
+    arrays = {f"history/{name}": values for name, values in (history | {"epoch": np.array([1, 2])}).items()}
+    reader = Reader(FakeStore([], {facts["run_id"]: arrays}))
+    training = draw_training_curves(group, read_histories(group, reader), "the footer")
+    curves = read_detection(group, reader)
+    belief = draw_detection(group, curves, single_values(group, curves), Palette(group.labels), "the footer")
+    for ax in [*visible(training), *visible(belief)]:
+        ticks = ax.get_xticks()
+        assert {1, 2} <= set(ticks)
+        np.testing.assert_array_equal(ticks, np.round(ticks))
 
 
 # ---- the whole report ---------------------------------------------------------------------------------------
