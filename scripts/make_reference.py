@@ -8,7 +8,11 @@
     python scripts/make_reference.py results/reduced results/reference/reduced --embeddings ce,mrl,mrl_mc,pls
     xmbench report --store results/reference/reduced/label_noise.parquet --out reports/reference/reduced
 
-To go on with a reference that lacks runs, copy its label_noise.parquet and npz files into the store first: `run` then does only
+    xmbench run --spec lnc_table1_flickr8k --store results/flickr8k
+    python scripts/make_reference.py results/flickr8k results/reference/flickr8k --name noisy_correspondence
+    xmbench report --store results/reference/flickr8k/noisy_correspondence.parquet --out reports/reference/flickr8k
+
+To go on with a reference that lacks runs, copy its parquet and npz files into the store first: `run` then does only
 what is missing.
 
 All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves and
@@ -32,8 +36,9 @@ SHOWN = ("embedding/test/best_valid/", "input/", "labels/", "class_names")
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--embeddings", help="Methods whose embeddings are kept, separated by commas.  [default: all]")
-def main(source: Path, target: Path, embeddings: str | None) -> None:
-    """Write the rows of SOURCE to TARGET/label_noise.parquet and its small arrays beside it."""
+@click.option("--name", default="label_noise", show_default=True, help="Of the parquet file.")
+def main(source: Path, target: Path, embeddings: str | None, name: str) -> None:
+    """Write the rows of SOURCE to TARGET/NAME.parquet and its small arrays beside it."""
     store = Store(source)
     rows = store.rows()
     rows = rows[rows["trial"].isna() | (rows["split"] == "valid") | (rows["status"] != "ok")]
@@ -46,7 +51,7 @@ def main(source: Path, target: Path, embeddings: str | None) -> None:
         arrays = {name: array for name, array in store.arrays(run.run_id).items() if name.startswith(wanted)}
         if arrays:
             np.savez_compressed(target / f"{run.run_id}.npz", **arrays)
-    save_rows(rows, target / "label_noise.parquet")
+    save_rows(rows, target / f"{name}.parquet")
     size = sum(file.stat().st_size for file in target.iterdir() if file.is_file())
     click.echo(f"{rows['run_id'].nunique()} runs, {len(rows)} rows, {size / 1e6:.1f} MB in {target}")
 

@@ -29,6 +29,7 @@ GIVEN |= {  # long and small enough that some hinges are at rest
     (name, "margin"): {"margin": 0.02, "epochs": 10, "lr": 0.01}
     for name in ("vse", "scan", "saf", "sgr", "sgraf", "sgr_star", "sgr_clean")
 }
+GIVEN |= {(name, key): {"backbone": "sgr"} for name in ("ncr", "lnc") for key in ("similarity_dim", "steps")}
 OTHER = {  # where half of the value is no value
     "fgcrossnet.ranking_share": 1.0,
     "labelwise.heads": 1,
