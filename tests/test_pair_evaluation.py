@@ -100,6 +100,25 @@ def test_each_similarity_of_each_network_is_computed_once_for_all_numbers():
     assert got.value("rsum") == pytest.approx(100 * sum(hits))
 
 
+def test_perfect_scores_reach_everything_and_random_ones_what_chance_gives():
+    owner = np.repeat(np.arange(60), 5)
+    perfect = (np.arange(60)[:, None] == owner).astype(np.float32)
+    got = measured(Looked(perfect), numbered(60, 5))
+    assert (got.value("rsum"), got.value("map@r"), got.value("medr"), got.value("meanr")) == (600, 1, 1, 1)
+    rng = np.random.default_rng(0)
+    drawn = [measured(Looked(rng.random((60, 300), dtype=np.float32)), numbered(60, 5)) for _ in range(40)]
+    for direction in ("image2text", "text2image"):
+        at_one = np.mean([part.value("r@1", direction=direction) for part in drawn])
+        assert at_one == pytest.approx(1 / 60, abs=0.005), "five of 300 captions, one of 60 images"
+
+
+def test_scores_that_are_not_finite_are_refused():
+    matrix = np.zeros((6, 6), dtype=np.float32)
+    matrix[2, 3] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        measured(Looked(matrix), numbered(6, 1))
+
+
 def test_an_epoch_is_chosen_by_the_mean_of_the_networks_and_watched_for_the_worst():
     rng = np.random.default_rng(1)
     good, flat = rng.standard_normal((12, 24)), np.full((12, 24), 0.5)
