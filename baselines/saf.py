@@ -29,7 +29,7 @@ from xmbench import check_positive, register_method
     needs={"sequences", "tokens", "pairs"},
     max_modalities=2,
     search={"lr": [0.0002, 0.0005, 0.001]},
-    smoke={"dim": 32, "similarity_dim": 16, "word_dim": 32, "epochs": 2, "batch_size": 2, "lr": 0.01},
+    smoke={"dim": 32, "similarity_dim": 16, "word_dim": 32, "epochs": 2, "batch_size": 16, "lr": 0.01},
 )
 @dataclass(kw_only=True)
 class SAF(RankingMethod):

@@ -23,7 +23,7 @@ from xmbench import register_method
     needs={"sequences", "tokens", "pairs"},
     max_modalities=2,
     search={"lr": [0.0002, 0.0005, 0.001]},
-    smoke={"dim": 32, "similarity_dim": 16, "word_dim": 32, "steps": 1, "epochs": 3, "batch_size": 4, "lr": 0.005},
+    smoke={"dim": 32, "similarity_dim": 16, "word_dim": 32, "steps": 1, "epochs": 2, "batch_size": 16, "lr": 0.005},
 )
 @dataclass(kw_only=True)
 class SGRAF(ReasoningMethod):

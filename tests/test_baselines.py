@@ -101,6 +101,13 @@ def data(**parameters):
     return load_dataset("synthetic", **parameters)
 
 
+TO_LEARN = {  # on so little data these three collapse under the hardest of more than a few negatives
+    "sgr": {"batch_size": 2},
+    "saf": {"batch_size": 2},
+    "sgraf": {"batch_size": 4, "epochs": 3},
+}
+
+
 def data_for(name, **parameters):
     """Planted data with regions and words beside the vectors, where the method reads them."""
     return data(**({"regions": 4} if "sequences" in smoke(name).needs() else {}), **parameters)
@@ -108,11 +115,6 @@ def data_for(name, **parameters):
 
 def smoke(name, **parameters):
     return build_method(name, **{**find_method(name).info.smoke, **parameters})
-
-
-def larger_batches(name):
-    """For fits that need not learn anything: the smoke settings of matching networks have batches of a few pairs."""
-    return {"batch_size": 16} if "sequences" in smoke(name).needs() else {}
 
 
 def noisy(split, rate, seed=0):
@@ -189,7 +191,8 @@ def test_beats_chance_on_clean_data(name):
     if not smoke(name).retrieves():
         pytest.skip(f"{name} has no common space")
     metric = "r@10" if "sequences" in smoke(name).needs() else "map"  # these look for the instance, not for the class
-    for value, chance in scores(clean_fit(name), data_for(name).tests["test"], metric).values():
+    method = fitted(name, data_for(name).train, **TO_LEARN[name]) if name in TO_LEARN else clean_fit(name)
+    for value, chance in scores(method, data_for(name).tests["test"], metric).values():
         assert value > chance + 0.05
 
 
@@ -197,9 +200,7 @@ def test_beats_chance_on_clean_data(name):
 def test_runs_at_every_rate(name):
     for rate in RATES:
         train = noisy(data_for(name, train=120).train, rate)
-        assert all(
-            np.isfinite(values).all() for values in embedded(fitted(name, train, **larger_batches(name)), data_for(name).valid)
-        )
+        assert all(np.isfinite(values).all() for values in embedded(fitted(name, train), data_for(name).valid))
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -221,7 +222,7 @@ def test_what_is_saved_does_not_grow_with_the_data(name):
     sizes = []
     for n in (100, 200):
         context = FitContext()
-        fitted(name, data_for(name, train=n).train, context, **larger_batches(name))
+        fitted(name, data_for(name, train=n).train, context)
         sizes.append(state_bytes(context))
     assert sizes[1] - sizes[0] == 100 * PER_ITEM.get(name, 0)
     assert (sizes[0] > 0) == (name in ITERATIVE)
@@ -257,7 +258,7 @@ class Watcher:
 
 def watched(name, path=None, stop_at=None, validate=True, **options):
     epochs = {"epochs": 4, "warm_up": 2} if "warm_up" in parameters_of(find_method(name)) else {"epochs": 6}
-    method = smoke(name, **epochs, **larger_batches(name))
+    method = smoke(name, **epochs)
     watcher = Watcher(method, data_for(name).valid, stop_at) if validate else None
     context = FitContext(seed=1, validate=watcher, checkpoint=path, checkpoint_seconds=0, **options)
     if stop_at is not None:
