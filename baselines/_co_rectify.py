@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
+from baselines._adapter import adapter_network
 from baselines._correspondence import (
     LEAST_TAU,
     THRESHOLD,
@@ -29,7 +30,8 @@ from baselines._correspondence import (
     prediction,
     soft_margin,
 )
-from baselines._matching import matching_network
+from baselines._gated import gated_network
+from baselines._matching import MatchingNetwork, matching_network
 from baselines._ranking import MatchingMethod, PairBatch, PairData, check_has_negatives, decayed, set_rate, step_down
 from xmbench import FitContext, PairedSet, check_positive
 
@@ -72,7 +74,7 @@ class Rectified(NamedTuple):
 class CoRectify(MatchingMethod):
     """Warm-up, then co-divide and co-rectify; see the docstring of `ncr` for the method, and for each switch's default."""
 
-    backbone: Literal["sgr", "saf", "scan_t2i", "scan_i2t"] = "sgr"
+    backbone: Literal["sgr", "saf", "scan_t2i", "scan_i2t", "miech", "miech_words", "linear", "mlp"] = "sgr"
     dim: int = 1024  # D, of the common space
     similarity_dim: int = 256  # S, of the similarity vectors of SGR and SAF
     steps: int = 3  # of graph reasoning in SGR
@@ -102,6 +104,22 @@ class CoRectify(MatchingMethod):
         if not (self.co_divide or self.co_rectify):
             raise ValueError(f"{name} needs co_divide or co_rectify: without both no pair is left to learn from")
 
+    @property
+    def reads(self) -> tuple[str, str]:
+        """Regions and words; videos as vectors, with word vectors or words to learn; or global vectors of both."""
+        if self.backbone.startswith("miech"):
+            return "vectors", "tokens" if self.backbone == "miech_words" else "sequences"
+        return ("vectors", "vectors") if self.backbone in ("linear", "mlp") else super().reads
+
+    def network(self, sizes: dict[str, Any]) -> MatchingNetwork:
+        """One network of the backbone's kind, with its initial weights."""
+        if self.backbone.startswith("miech"):
+            return gated_network(**sizes, dim=self.dim, word_dim=self.word_dim)
+        if self.backbone in ("linear", "mlp"):
+            return adapter_network(self.backbone, **sizes, dim=self.dim)
+        shape = {"dim": self.dim, "word_dim": self.word_dim, "similarity_dim": self.similarity_dim, "steps": self.steps}
+        return matching_network(self.backbone, **sizes, **shape, pooling="avg")
+
     def warm_up_pairs(self, epoch: int, data: PairData, context: FitContext) -> NDArray[np.int64] | None:
         """Numbers of the pairs of this warm-up epoch; None for all."""
         return None
@@ -115,10 +133,8 @@ class CoRectify(MatchingMethod):
         return {}
 
     def fit(self, train: PairedSet, context: FitContext) -> None:
-        data = PairData(train, context)
-        shape = {"dim": self.dim, "word_dim": self.word_dim, "similarity_dim": self.similarity_dim, "steps": self.steps}
-        nets = [matching_network(self.backbone, **data.sizes, **shape, pooling="avg") for _ in NETWORKS]
-        self.learns(nets, data, context.device)
+        data = PairData(train, context, self.reads)
+        self.learns([self.network(data.sizes) for _ in NETWORKS], data, context.device)
         optimisers = [torch.optim.Adam(net.parameters(), lr=self.lr, fused=True) for net in self.nets_]
         self.weights_ = np.full((len(NETWORKS), len(data)), np.nan)  # not known yet
         if self.oracle:
@@ -144,7 +160,7 @@ class CoRectify(MatchingMethod):
         for k, (net, optimiser) in enumerate(zip(self.nets_, optimisers, strict=True)):
             net.train()
             for batch in data.batches(self.batch_size, among):
-                loss = self.warm_up_loss(net(batch.regions, batch.tokens, batch.lengths), batch.numbers, k)
+                loss = self.warm_up_loss(net(batch.images, batch.captions, batch.lengths), batch.numbers, k)
                 ledger.add(step_down(loss, net, optimiser), len(batch.numbers))
 
     def training_epoch(
@@ -191,7 +207,7 @@ class CoRectify(MatchingMethod):
         with torch.no_grad():
             for batch in data.batches(self.batch_size):
                 for k, net in enumerate(self.nets_):
-                    scores = net(batch.regions, batch.tokens, batch.lengths)
+                    scores = net(batch.images, batch.captions, batch.lengths)
                     losses[k, batch.numbers] = per_sample_loss(scores, self.margin).cpu()
                     deviations[k].append(scores.std(correction=0))
         return losses, np.array([torch.stack(values).mean().item() for values in deviations])
@@ -213,7 +229,7 @@ class CoRectify(MatchingMethod):
         made = []
         self.nets_.eval()
         if clean is not None:
-            weights = torch.from_numpy(self.weights_[1 - k, clean.numbers]).to(clean.regions)
+            weights = torch.from_numpy(self.weights_[1 - k, clean.numbers]).to(clean.images)
             labels = torch.ones_like(weights)
             if self.co_rectify:
                 labels = clean_labels(weights, self.predict(k, clean, ledger), self.margin_broadcast)
@@ -228,7 +244,7 @@ class CoRectify(MatchingMethod):
     def predict(self, k: int, batch: PairBatch, ledger: Ledger) -> Tensor:
         """Network k's belief (B,) that each pair of the batch belongs together."""
         with torch.no_grad():
-            scores = self.nets_[k](batch.regions, batch.tokens, batch.lengths)
+            scores = self.nets_[k](batch.images, batch.captions, batch.lengths)
             predicted, tau = prediction(scores, self.margin, self.prediction)
         ledger.taus[k].append(tau)
         return predicted
@@ -237,7 +253,7 @@ class CoRectify(MatchingMethod):
         """One step of network k on each batch in turn, on the hardest negatives with the margins of the batch's labels."""
         net = self.nets_[k].train()
         for batch, labels in rectified:
-            scores = net(batch.regions, batch.tokens, batch.lengths)
+            scores = net(batch.images, batch.captions, batch.lengths)
             loss = hard_triplet(scores, soft_margin(labels, self.psi, self.margin, boundary))
             ledger.add(step_down(loss, net, optimiser), len(batch.numbers))
 

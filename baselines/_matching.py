@@ -48,6 +48,13 @@ class WordEncoder(nn.Module):
         return words.index_put(where, unit(states))
 
 
+class Cosine(nn.Module):
+    """Scores (B, C) of images (B, D) and captions (C, D), both of unit length."""
+
+    def forward(self, images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
+        return images @ captions.T
+
+
 class MatchingNetwork(nn.Module):
     """Encoders of regions and words, and a similarity of image and caption.
 

@@ -13,60 +13,61 @@ from baselines._matching import MatchingNetwork, matching_network
 from xmbench import Embedding, FitContext, Method, Modality, PairedSet, check_positive
 
 GRADIENT_NORM = 2.0  # global norm that every released region-word code clips to
+REGIONS_AND_WORDS = ("sequences", "tokens")  # what networks of regions and words read
 IMAGES_PER_BLOCK = 128  # scored and encoded at a time
 
 
 class PairBatch(NamedTuple):
-    """B training pairs: regions (B, R, d), tokens (B, L), true lengths (B,), and the pairs' numbers in `train.pairs` (B,)."""
+    """B training pairs.
 
-    regions: Tensor
-    tokens: Tensor
+    Attributes:
+        images: regions (B, R, d) or vectors (B, d).
+        captions: word numbers (B, L), word vectors (B, L, d) or vectors (B, d).
+        lengths: (B,) true lengths of the captions; 1 where they are vectors.
+        numbers: (B,) numbers of the pairs in `train.pairs`.
+    """
+
+    images: Tensor
+    captions: Tensor
     lengths: Tensor
     numbers: np.ndarray
 
 
 class PairData:
-    """The training pairs of one modality of regions ("sequences") and one of words ("tokens"), on the device of a fit.
+    """The training pairs of a modality of images, or videos, and one of captions, on the device of a fit.
+
+    Args:
+        reads: the part of either side that is given to networks: "sequences" or "vectors" of the images; "tokens", "sequences"
+            or "vectors" of the captions. Where both modalities have both parts, the first is the images.
 
     Attributes:
         image, caption: names of the two modalities.
-        sizes: what a network must know of the data: region_dim, n_regions, n_words.
+        sizes: what a network must know of the data: region_dim and n_regions, or image_dim; n_words, or caption_dim.
 
     Raises:
-        ValueError: not one modality of each kind.
+        ValueError: no modality for either side.
     """
 
-    def __init__(self, train: PairedSet, context: FitContext) -> None:
-        kinds = [(m.name, m.sequences is not None, m.tokens is not None) for m in train.modalities]
-        if sorted((regions, words) for _, regions, words in kinds) != [(False, True), (True, False)]:
-            raise ValueError(f"one modality of regions and one of words are needed, got (name, regions, words) {kinds}")
+    def __init__(self, train: PairedSet, context: FitContext, reads: tuple[str, str] = REGIONS_AND_WORDS) -> None:
+        first = _images_of(train, reads)
         assert train.pairs is not None
         self._context = context
-        self._check(train)
-        first, second = context.tensors(train)
-        swapped = first.sequences is None
-        regions, words = (second, first) if swapped else (first, second)
-        self._pairs = train.pairs[:, ::-1] if swapped else train.pairs
-        assert regions.sequences is not None and words.tokens is not None and words.lengths is not None
-        self._regions, self._tokens, self._lengths = regions.sequences, words.tokens, words.lengths
-        self.image, self.caption = regions.name, words.name
-        images, captions = (train.modalities[int(i)] for i in (swapped, not swapped))
-        assert images.sequences is not None
-        _, n_regions, region_dim = images.sequences.shape
-        self.sizes: dict[str, Any] = {
-            "region_dim": region_dim,
-            "n_regions": n_regions,
-            "n_words": len(captions.vocabulary or ()),
-        }
-
-    @staticmethod
-    def _check(train: PairedSet) -> None:
-        for m in train.modalities:
-            if m.tokens is not None and m.lengths is None:
-                raise ValueError(f"the words of {m.name!r} need their lengths: pass Modality(lengths=...), got none")
-            if m.sequences is not None and m.lengths is not None and (m.lengths < m.sequences.shape[1]).any():
-                got = f"{int((m.lengths < m.sequences.shape[1]).sum())} items with fewer"
-                raise ValueError(f"every item of {m.name!r} must have all {m.sequences.shape[1]} regions, got {got}")
+        self._pairs = train.pairs[:, ::-1] if first else train.pairs
+        images, captions = train.modalities[first], train.modalities[1 - first]
+        _check(images, captions, reads)
+        self.image, self.caption = images.name, captions.name
+        tensors = context.tensors(train)
+        self._images = getattr(tensors[first], reads[0])
+        self._captions = getattr(tensors[1 - first], reads[1])
+        self._lengths = None if reads[1] == "vectors" else tensors[1 - first].lengths
+        self.sizes: dict[str, Any] = {}
+        for side, modality, part in zip(("image", "caption"), (images, captions), reads, strict=True):
+            if part == "tokens":
+                self.sizes["n_words"] = len(modality.vocabulary or ())
+            elif part == "sequences" and side == "image":
+                _, self.sizes["n_regions"], self.sizes["region_dim"] = modality.sequences.shape
+            else:
+                self.sizes[f"{side}_dim"] = getattr(modality, part).shape[-1]
 
     def __len__(self) -> int:
         return len(self._pairs)
@@ -74,16 +75,44 @@ class PairData:
     def batch(self, numbers: np.ndarray) -> PairBatch:
         """The pairs with these numbers, captions padded to the longest among them."""
         images, captions = self._pairs[numbers].T
-        rows = torch.from_numpy(np.ascontiguousarray(captions)).to(self._tokens.device)
+        device = self._context.device
+        if self._lengths is None:
+            lengths = torch.ones(len(numbers), dtype=torch.int64, device=device)
+            return PairBatch(self._images[images], self._captions[captions], lengths, numbers)
+        rows = torch.from_numpy(np.ascontiguousarray(captions)).to(device)
         lengths = self._lengths[rows]
-        tokens = self._tokens[rows, : int(lengths.max())]
-        return PairBatch(self._regions[images], tokens, lengths, numbers)
+        values = self._captions[rows if isinstance(self._captions, Tensor) else captions]
+        return PairBatch(self._images[images], values[:, : int(lengths.max())], lengths, numbers)
 
     def batches(self, batch_size: int, among: np.ndarray | None = None) -> Iterator[PairBatch]:
         """All pairs, or those with the numbers `among`, once, in the epoch's random order; batches of equal size, about."""
         numbers = np.arange(len(self)) if among is None else among
         for rows in self._context.batches(len(numbers), batch_size, even=True):
             yield self.batch(numbers[rows])
+
+
+def _images_of(train: PairedSet, reads: tuple[str, str]) -> int:
+    """Which of the two modalities, 0 or 1, is read as images."""
+    if len(train.modalities) == 2:
+        for first in (0, 1):
+            sides = train.modalities[first], train.modalities[1 - first]
+            if all(getattr(side, part) is not None for side, part in zip(sides, reads, strict=True)):
+                return first
+    got = [
+        (m.name, *(part for part in ("vectors", "sequences", "tokens") if getattr(m, part) is not None))
+        for m in train.modalities
+    ]
+    raise ValueError(f"one modality of images with {reads[0]} and one of captions with {reads[1]} are needed, got {got}")
+
+
+def _check(images: Modality, captions: Modality, reads: tuple[str, str]) -> None:
+    if reads[1] != "vectors" and captions.lengths is None:
+        raise ValueError(f"the words of {captions.name!r} need their lengths: pass Modality(lengths=...), got none")
+    if reads[0] == "sequences" and images.lengths is not None and images.sequences is not None:
+        n_regions = images.sequences.shape[1]
+        if (images.lengths < n_regions).any():
+            got = f"{int((images.lengths < n_regions).sum())} items with fewer"
+            raise ValueError(f"every item of {images.name!r} must have all {n_regions} regions, got {got}")
 
 
 def step_down(loss: Tensor, net: nn.Module, optimiser: torch.optim.Optimizer) -> Tensor:
@@ -119,6 +148,11 @@ class MatchingMethod(Method):
     A fit begins with `learns`.
     """
 
+    @property
+    def reads(self) -> tuple[str, str]:
+        """The parts of an image and of a caption that the networks are given, as `PairData` takes them."""
+        return REGIONS_AND_WORDS
+
     def learns(self, nets: list[MatchingNetwork], data: PairData, device: str) -> nn.ModuleList:
         """Take over the networks that are to be learnt from `data`, moved to the device."""
         self.nets_ = nn.ModuleList(nets).to(device)
@@ -140,18 +174,21 @@ class MatchingMethod(Method):
         return made
 
     def _encoded(self, net: MatchingNetwork, modality: Modality, rows: slice) -> np.ndarray:
+        of_images = modality.name == self.image_
+        part = getattr(modality, self.reads[not of_images])[rows]
         device = next(net.parameters()).device
         with torch.inference_mode():
-            if modality.name == self.image_:
-                assert modality.sequences is not None
-                return np.asarray(net.encode_images(torch.from_numpy(modality.sequences[rows]).to(device)).cpu())
-            assert modality.tokens is not None and modality.lengths is not None
-            lengths = modality.lengths[rows]
-            tokens = torch.from_numpy(modality.tokens[rows, : lengths.max()]).to(device)
-            values = np.asarray(net.encode_captions(tokens, torch.from_numpy(lengths).to(device)).cpu())
+            if of_images:
+                return np.asarray(net.encode_images(torch.from_numpy(part).to(device)).cpu())
+            known = None if self.reads[1] == "vectors" else modality.lengths
+            lengths = np.ones(len(part), dtype=np.int64) if known is None else known[rows]
+            words = part if known is None else part[:, : lengths.max()]
+            values = np.asarray(
+                net.encode_captions(torch.from_numpy(words).to(device), torch.from_numpy(lengths).to(device)).cpu()
+            )
         if values.ndim == 2:
             return values
-        return np.pad(values, ((0, 0), (0, modality.tokens.shape[1] - values.shape[1]), (0, 0)))
+        return np.pad(values, ((0, 0), (0, part.shape[1] - values.shape[1]), (0, 0)))
 
     def similarity(self, first: Embedding, second: Embedding) -> np.ndarray:
         """Scores (n_first, n_second) of the network that made both, in blocks of images."""
@@ -199,6 +236,10 @@ class RankingMethod(MatchingMethod):
     def loss(self, scores: Tensor, epoch: int) -> Tensor:
         """The loss of a batch, summed over its B pairs."""
 
+    def batch_loss(self, net: nn.Module, batch: PairBatch, epoch: int) -> Tensor:
+        """The loss of a batch where it needs more than the scores."""
+        return self.loss(net(batch.images, batch.captions, batch.lengths), epoch)
+
     def warm_up_epochs(self) -> int:
         """Epochs before the first that the learning rate counts and that validation may select."""
         return 0
@@ -208,7 +249,7 @@ class RankingMethod(MatchingMethod):
         return None
 
     def fit(self, train: PairedSet, context: FitContext) -> None:
-        data, among, warm_up = PairData(train, context), self.learnt_from(train), self.warm_up_epochs()
+        data, among, warm_up = PairData(train, context, self.reads), self.learnt_from(train), self.warm_up_epochs()
         nets = self.learns(self.networks(data.sizes), data, context.device)
         optimisers = [torch.optim.Adam(net.parameters(), lr=self.lr, fused=True) for net in nets]
         state = {"nets": nets} | {f"optimiser {k}": optimiser for k, optimiser in enumerate(optimisers)}
@@ -218,8 +259,7 @@ class RankingMethod(MatchingMethod):
             for net, optimiser in zip(nets, optimisers, strict=True):
                 set_rate(optimiser, decayed(self.lr, epoch - warm_up, self.lr_update))
                 for batch in data.batches(self.batch_size, among):
-                    scores = net(batch.regions, batch.tokens, batch.lengths)
-                    total += step_down(self.loss(scores, epoch), net, optimiser)
+                    total += step_down(self.batch_loss(net, batch, epoch), net, optimiser)
                     n_pairs += len(batch.numbers)
             context.end_epoch(loss=total / max(n_pairs, 1), selectable=epoch >= warm_up)
 

@@ -71,7 +71,7 @@ def kept_pairs(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArra
 
 @register_method(
     "lnc",
-    needs=lambda p: {"sequences", "tokens", "pairs"} | ({"clean"} if p.oracle else set()),
+    needs=lambda p: {*p.reads, "pairs"} | ({"clean"} if p.oracle else set()),
     max_modalities=2,
     search={"lr": [2e-4, 1e-3], "momentum_weight": [0.1, 0.5, 1.0], "beta": [0.5, 0.9]},
     smoke={

@@ -54,7 +54,7 @@ from xmbench import register_method
 
 @register_method(
     "ncr",
-    needs=lambda p: {"sequences", "tokens", "pairs"} | ({"clean"} if p.oracle else set()),
+    needs=lambda p: {*p.reads, "pairs"} | ({"clean"} if p.oracle else set()),
     max_modalities=2,
     search={"lr": [2e-4, 5e-4, 1e-3], "noisy_start": [0.0, 0.5]},
     smoke={

@@ -7,6 +7,10 @@ i_n of the images and c_n of the captions, s_nk = <i_n, c_k> and margin alpha, a
 
 The image is a linear map of its features, the caption the last state of a GRU over word embeddings.
 
+With `negatives` "all" the sum over the batch's negatives takes the place of the maximum: the ranking loss of Kiros,
+Salakhutdinov, Zemel, "Unifying Visual-Semantic Embeddings with Multimodal Neural Language Models", arXiv:1411.2539, 2014, whose
+VSE-LSTM this is with `recurrence` "lstm" as well.
+
 Where this differs: the paper reads one vector of a convolutional network, or fine-tunes it; here it is the mean of the
 regions that the other methods read, so that all see the same. The released code of the same group (with "precomputed"
 features) averages crops likewise. Training is that of the region-word methods. Noise: every pair is taken for true, and the
@@ -14,15 +18,17 @@ hardest negative of a wrong pair is as good as any other.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from baselines._correspondence import hard_triplet
-from baselines._matching import MatchingNetwork
+from baselines._correspondence import hard_triplet, sum_triplet
+from baselines._matching import Cosine, MatchingNetwork
 from baselines._ranking import RankingMethod
 from xmbench import register_method
+
+RECURRENCES: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 
 
 class MeanRegion(nn.Module):
@@ -39,25 +45,18 @@ class MeanRegion(nn.Module):
 
 
 class LastState(nn.Module):
-    """The unit vector of a caption: the state of a GRU at its last true word, (C, L), (C,) -> (C, D)."""
+    """The unit vector of a caption: the state of a GRU, or LSTM, at its last true word, (C, L), (C,) -> (C, D)."""
 
-    def __init__(self, n_words: int, word_dim: int, dim: int) -> None:
+    def __init__(self, n_words: int, word_dim: int, dim: int, recurrence: str) -> None:
         super().__init__()
         self.words = nn.Embedding(n_words, word_dim)
         nn.init.uniform_(self.words.weight, -0.1, 0.1)
-        self.gru = nn.GRU(word_dim, dim, batch_first=True)
+        self.recurrence = RECURRENCES[recurrence](word_dim, dim, batch_first=True)
 
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
-        states, _ = self.gru(self.words(tokens))
+        states, _ = self.recurrence(self.words(tokens))
         last = states[torch.arange(len(tokens), device=tokens.device), lengths - 1]
         return nn.functional.normalize(last, dim=1)
-
-
-class Cosine(nn.Module):
-    """Scores (B, C) of unit vectors."""
-
-    def forward(self, images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
-        return images @ captions.T
 
 
 @register_method(
@@ -71,9 +70,13 @@ class Cosine(nn.Module):
 class VSE(RankingMethod):
     """VSE++, learnt as in eq. (6) of its paper; see the module's docstring."""
 
+    negatives: Literal["hardest", "all"] = "hardest"  # of a batch, that count
+    recurrence: Literal["gru", "lstm"] = "gru"  # that reads captions
+
     def networks(self, sizes: dict[str, Any]) -> list[MatchingNetwork]:
         image = MeanRegion(sizes["region_dim"], self.dim)
-        return [MatchingNetwork(image, LastState(sizes["n_words"], self.word_dim, self.dim), Cosine())]
+        caption = LastState(sizes["n_words"], self.word_dim, self.dim, self.recurrence)
+        return [MatchingNetwork(image, caption, Cosine())]
 
     def loss(self, scores: Tensor, epoch: int) -> Tensor:
-        return hard_triplet(scores, self.margin)
+        return (hard_triplet if self.negatives == "hardest" else sum_triplet)(scores, self.margin)

@@ -1,11 +1,11 @@
 """Speed of the region-word networks beside a loop over captions, and the memory that scoring many pairs takes.
 
-    python scripts/bench_matching.py --jobs stream,scan,sgr,small --repeats 5
+    python scripts/bench_matching.py --jobs stream,scan,sgr,imram,small --repeats 5
 
 The conditions of bench.py: one thread, variants in turns, results compared before they are timed. The loops are written
-from the papers; sizes are the papers' (joint space 1024, 36 regions, similarity vectors of 256, three graph steps) with 32
-images and 32 captions of 8 to 25 words to train, 48 to score. "small" are the sizes of the shipped Flickr8k specs:
-milliseconds per training step, and seconds for 200 x 1000 pairs.
+from the papers; sizes are the papers' (joint space 1024, 36 regions, similarity vectors of 256, three steps) with 32 images
+and 32 captions of 8 to 25 words to train, 48 to score. "small" are the sizes of the shipped Flickr8k specs: milliseconds per
+training step, and seconds for 200 x 1000 pairs.
 """
 
 from bench import alternate, print_table, require, timed, verdict  # first, since it pins one thread
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from baselines._attention import ScanSimilarity
 from baselines._matching import BACKBONES, MatchingNetwork, matching_network
 from baselines._sgraf import SimilarityReasoning
+from baselines.imram import ASKING, IteratedMatching, Memory
 from xmbench.device import fast_matmul, keep_freed_memory, limit_threads
 
 DIM, SIMILARITY_DIM, REGIONS, STEPS, BATCH, SCORED = 1024, 256, 36, 3, 32, 48
@@ -54,11 +55,11 @@ def l2(x: Tensor, dim: int = -1) -> Tensor:
     return x / (x.pow(2).sum(dim=dim, keepdim=True).sqrt() + 1e-8)
 
 
-def attended(images: Tensor, words: Tensor) -> Tensor:
-    """Context (B, n, D) that each of the n words draws from the regions (B, R, D)."""
-    products = nn.functional.leaky_relu(torch.bmm(images, words.transpose(1, 2)), 0.1)
+def attended(contexts: Tensor, queries: Tensor) -> Tensor:
+    """Context (B, n, D) that each of the n words draws from the regions (B, R, D), or each region from the words."""
+    products = nn.functional.leaky_relu(torch.bmm(contexts, queries.transpose(1, 2)), 0.1)
     weights = torch.softmax(9.0 * l2(products, dim=2), dim=1)
-    return torch.bmm(weights.transpose(1, 2), images)
+    return torch.bmm(weights.transpose(1, 2), contexts)
 
 
 def plain_scan(images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
@@ -92,6 +93,27 @@ def plain_sgr(network: SimilarityReasoning, images: Tensor, captions: Tensor, le
             edges = torch.softmax(torch.bmm(step.query_fc(nodes), step.key_fc(nodes).transpose(1, 2)), dim=-1)
             nodes = torch.relu(step.update_fc(torch.bmm(edges, nodes)))
         columns.append(torch.sigmoid(network.score_fc(nodes[:, 0]))[:, 0])
+    return torch.stack(columns, dim=1)
+
+
+def plain_imram(network: IteratedMatching, images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
+    """IMRAM as the paper writes it, with the memories of `network`, one caption after the other."""
+    columns = []
+    for i in range(len(captions)):
+        words = captions[i, : lengths[i]].unsqueeze(0).expand(len(images), -1, -1).contiguous()
+        score = torch.zeros(len(images))
+        for asking, memory in network.memories.items():
+            assert isinstance(memory, Memory)
+            first, contexts = (words, images) if asking == "text" else (images, words)
+            queries = first
+            for step in range(network.steps):
+                found = attended(contexts, queries)
+                score = score + torch.cosine_similarity(first, found, dim=2).mean(dim=1)
+                if step < network.steps - 1:
+                    both = torch.cat([queries, found], dim=2)
+                    gate = torch.sigmoid(memory.gate_fc(both))
+                    queries = gate * queries + (1 - gate) * torch.tanh(memory.candidate_fc(both))
+        columns.append(score)
     return torch.stack(columns, dim=1)
 
 
@@ -188,6 +210,19 @@ def bench_sgr(repeats: int) -> None:
     compare("forward and backward, 32 x 32", 1.8, plain_run, our_run, repeats)
 
 
+def bench_imram(repeats: int) -> None:
+    data = encoded(BATCH, BATCH, REGIONS, DIM)
+    for mode in ASKING:
+        ours = IteratedMatching(DIM, mode, STEPS, temperature=9.0, normalise=False)
+
+        def plain(*given: Tensor, network: IteratedMatching = ours) -> Tensor:
+            return plain_imram(network, *given)
+
+        check(ours, plain, ours, data)
+        plain_run, our_run = (forward_backward(scores, ours, data) for scores in (plain, ours))
+        compare(f"forward and backward, mode {mode}", 2.0, plain_run, our_run, repeats)
+
+
 def small_network(backbone: str) -> MatchingNetwork:
     torch.manual_seed(0)
     return matching_network(
@@ -236,6 +271,7 @@ JOBS: dict[str, tuple[str, Callable[[int], None]]] = {
     "stream": ("SGR scoring 200 x 1000 at the papers' sizes", bench_stream),  # first: it watches the highest memory so far
     "scan": ("SCAN t2i, 32 x 32, joint space 1024, 36 regions", bench_scan),
     "sgr": ("SGR, joint space 1024, similarity 256, three steps, 36 regions", bench_sgr),
+    "imram": ("IMRAM, 32 x 32, joint space 1024, 36 regions, three steps", bench_imram),
     "small": ("training and scoring at joint space 128, similarity 32, two steps, 16 regions", bench_small),
 }
 

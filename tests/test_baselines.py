@@ -6,25 +6,36 @@ from functools import cache
 
 import numpy as np
 import pytest
+import tiny_clip
 import torch
 from sklearn import cross_decomposition
 
 from baselines import (
     _co_rectify,
     acmr,
+    bicro,
     ce,
+    clip_adapter,
+    clip_finetune,
     coteaching,
+    crcl,
     dcca,
     dccae,
+    decl,
     deep_sm,
+    dividemix_sgr,
     dscmr,
     elr,
     fgcrossnet,
     gce,
+    imram,
     infonce,
     labelwise,
     lnc,
+    miech,
     mrl,
+    naaf,
+    rcl,
     robust_infonce,
     saf,
     scan,
@@ -36,6 +47,7 @@ from baselines import (
     sgraf,
     smln,
     vse,
+    vsrn,
 )
 from xmbench import FitContext, Noise, build_method, corrupt, load_dataset, method_names, unit_rows
 from xmbench.evaluate import embed_split, measure
@@ -74,7 +86,11 @@ TERMS = [
     (labelwise, "labelwise", "label_loss"),
     (labelwise, "labelwise", "mask_loss"),
     (vse, "vse", "hard_triplet"),
+    (vsrn, "vsrn", "hard_triplet"),
+    (vsrn, "vsrn", "caption_loss"),
+    (naaf, "naaf", "hard_triplet"),
     (scan, "scan", "hard_triplet"),
+    (imram, "imram", "hard_triplet"),
     (saf, "saf", "hard_triplet"),
     (sgr, "sgr", "hard_triplet"),
     (sgraf, "sgraf", "hard_triplet"),
@@ -86,13 +102,28 @@ TERMS = [
     (_co_rectify, "ncr", "mean_triplet"),
     (_co_rectify, "lnc", "hard_triplet"),
     (lnc, "lnc", "mean_triplet"),
+    (dividemix_sgr, "dividemix_sgr", "hard_triplet"),
+    (dividemix_sgr, "dividemix_sgr", "mean_triplet"),
+    (bicro, "bicro", "hard_triplet"),
+    (bicro, "bicro", "selected_mean"),
+    (decl, "decl", "evidential"),
+    (decl, "decl", "dynamic_hinge"),
+    (rcl, "rcl", "complementary_contrastive"),
+    (crcl, "crcl", "active_complementary"),
+    (miech, "miech", "max_margin"),
     (infonce, "infonce", "info_nce"),
     (robust_infonce, "robust_infonce", "bounded_info_nce"),
+    (clip_adapter, "clip_adapter", "symmetric_cross_entropy"),
+    (clip_finetune, "clip_finetune", "symmetric_cross_entropy"),
 ]
 PER_ITEM = {  # bytes of training state per item
     "elr": 2 * 10 * 4,  # a target (10 classes, float32) per modality
     "ncr": 2 * 8,  # a weight per network and pair
     "lnc": 2 * (8 + 4),  # and gamma
+    "dividemix_sgr": 2 * 8,
+    "bicro": 2 * 8,
+    "decl": 8,
+    "crcl": 4,
 }
 
 
@@ -105,16 +136,23 @@ TO_LEARN = {  # on so little data these three collapse under the hardest of more
     "sgr": {"batch_size": 2},
     "saf": {"batch_size": 2},
     "sgraf": {"batch_size": 4, "epochs": 3},
+    "dividemix_sgr": {"warm_up": 8},  # longer than their smoke settings may take
+    "bicro": {"warm_up": 10, "warm_up_share": 0.9},
 }
 
 
+ON_DISK = {"clip_finetune": {"checkpoint": tiny_clip.checkpoint()}}  # what a smoke setting cannot say
+
+
 def data_for(name, **parameters):
-    """Planted data with regions and words beside the vectors, where the method reads them."""
-    return data(**({"regions": 4} if "sequences" in smoke(name).needs() else {}), **parameters)
+    """Planted data with regions and words beside the vectors, where the method reads them; for zero_shot in one space."""
+    if name == "zero_shot":
+        return tiny_clip.in_one_space(data(**parameters))
+    return data(**({"regions": 4} if smoke(name).needs() & {"sequences", "tokens"} else {}), **parameters)
 
 
 def smoke(name, **parameters):
-    return build_method(name, **{**find_method(name).info.smoke, **parameters})
+    return build_method(name, **{**find_method(name).info.smoke, **ON_DISK.get(name, {}), **parameters})
 
 
 def noisy(split, rate, seed=0):
@@ -190,10 +228,15 @@ def test_items_are_embedded_and_compared_one_by_one(name):
 def test_beats_chance_on_clean_data(name):
     if not smoke(name).retrieves():
         pytest.skip(f"{name} has no common space")
-    metric = "r@10" if "sequences" in smoke(name).needs() else "map"  # these look for the instance, not for the class
+    metric = (
+        "r@10" if smoke(name).needs() & {"sequences", "tokens"} else "map"
+    )  # these look for the instance, not for the class
     method = fitted(name, data_for(name).train, **TO_LEARN[name]) if name in TO_LEARN else clean_fit(name)
     for value, chance in scores(method, data_for(name).tests["test"], metric).values():
-        assert value > chance + 0.05
+        if name == "random":
+            assert abs(value - chance) < 0.02
+        else:
+            assert value > chance + 0.05
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -256,9 +299,15 @@ class Watcher:
         return {"rise": self.calls[-1], "fall": -self.calls[-1]}
 
 
+SIX_EPOCHS = {  # of methods with more stages than a warm-up
+    "dividemix_sgr": {"warm_up": 1, "filter_epochs": 1, "epochs": 3},
+    "crcl": {"restarts": 1, "restart_epochs": 1, "frozen": 1, "epochs": 3},
+}
+
+
 def watched(name, path=None, stop_at=None, validate=True, **options):
     epochs = {"epochs": 4, "warm_up": 2} if "warm_up" in parameters_of(find_method(name)) else {"epochs": 6}
-    method = smoke(name, **epochs)
+    method = smoke(name, **SIX_EPOCHS.get(name, epochs))
     watcher = Watcher(method, data_for(name).valid, stop_at) if validate else None
     context = FitContext(seed=1, validate=watcher, checkpoint=path, checkpoint_seconds=0, **options)
     if stop_at is not None:
@@ -301,7 +350,7 @@ def test_validation_changes_nothing(name):
     never = watched(name, validate=False)[0]
     for options in ({}, {"validate_every": 4}):
         method, _, watcher = watched(name, **options)
-        assert len(watcher.calls) == (2 if options else 6)
+        assert len(watcher.calls) == (2 + (name in SIX_EPOCHS) if options else 6), "the last of each stage too"
         assert_same_bits(method, never, data_for(name).valid)
 
 

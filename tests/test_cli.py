@@ -263,8 +263,34 @@ def test_without_options_a_run_has_the_rates_and_seeds_of_the_manual(xmbench):
 
 
 LISTED = {
-    "methods": {"mrl", "ce", "cca", "mcca", "pls", "vse", "scan", "sgr", "ncr", "lnc", "infonce"},
-    "datasets": {"wikipedia", "openmoji", "synthetic", "flickr8k", "f30k_precomp", "coco_precomp", "cc152k_precomp"},
+    "methods": {
+        "mrl",
+        "ce",
+        "cca",
+        "mcca",
+        "pls",
+        "vse",
+        "scan",
+        "sgr",
+        "ncr",
+        "lnc",
+        "infonce",
+        "imram",
+        "decl",
+        "miech",
+        "random",
+    },
+    "datasets": {
+        "wikipedia",
+        "openmoji",
+        "synthetic",
+        "flickr8k",
+        "f30k_precomp",
+        "coco_precomp",
+        "cc152k_precomp",
+        "msrvtt",
+        "coco_clip",
+    },
     "noise": {
         "symmetric",
         "symmetric_exclusive",
@@ -295,8 +321,13 @@ LISTED = {
         "ncr_table3",
         "lnc_table1",
         "lnc_table2",
+        "lnc_table3",
+        "lnc_table4",
+        "lnc_table5",
+        "lnc_table6",
         "lnc_table7",
         "lnc_table8",
+        "lnc_table8_flickr8k",
         "lnc_table9",
         "lnc_table10",
         "lnc_table11",
@@ -304,6 +335,7 @@ LISTED = {
         "lnc_table1_flickr8k",
     },
     "protocols": {"default", "noisy_valid", "multilabel", "pairs"},
+    "published": {"mrl", "sgr-c", "kiros2014"},
 }
 
 
@@ -401,6 +433,18 @@ def test_report_without_runs_says_what_to_run(xmbench):
     assert (done.code, done.out) == (6, "")
     assert "xmbench run --methods" in done.err
     assert not Path("reports").exists()
+
+
+def test_report_shows_what_of_a_spec_has_no_run(xmbench):
+    grid = 'methods = ["cca", "pls"]\ndatasets = ["synthetic"]\nseeds = 1\n[noise]\nscheme = "symmetric"\nrates = [0.0, 0.4]\n'
+    Path("grid.toml").write_text(grid, "utf-8")
+    assert xmbench("run", "--spec", "grid.toml", "--methods", "cca", "--rates", "0.4").code == 0
+    assert xmbench("report", "--spec", "grid.toml").code == 0
+    lines = Path("reports/synthetic_symmetric_map.md").read_text("utf-8").splitlines()
+    for label in ("`cca`", "`pls`"):
+        cells = next(line for line in lines if line.startswith(f"| {label}")).split("|")[2:]
+        assert [cell.strip() == "–" for cell in cells[:2]] == [True, label == "`pls`"], "at 0 and at 0.4"
+    assert any(line.startswith("–: no result: cca at 0; pls at 0, 0.4") for line in lines)
 
 
 def test_report_prints_the_files_it_wrote(filled):

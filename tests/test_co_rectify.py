@@ -77,7 +77,7 @@ def plain_ncr(train, context, margin, psi, broadcast, form, noisy_start, warm_up
     adams = [torch.optim.Adam(net.parameters(), lr=lr, fused=True) for net in nets]
 
     def scores(net, batch, training):
-        return net.train(training)(batch.regions, batch.tokens, batch.lengths)
+        return net.train(training)(batch.images, batch.captions, batch.lengths)
 
     def drawn(numbers):
         for rows in context.batches(len(numbers), batch_size, even=True):

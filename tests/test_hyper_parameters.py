@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_clip
 from test_baselines import METHODS, data_for, networks, smoke
 
 from xmbench import FitContext
@@ -24,10 +25,23 @@ GIVEN = {  # what must be set for a parameter to have a part to play
     ("labelwise", "consistency_weight"): {"variant": "consistency"},
     ("kcca", "width"): {"kernel": "rbf"},
     ("scan", "lambda2"): {"pooling": "lse"},
+    ("naaf", "mining"): {"epochs": 12, "lr": 0.01, "least_words": 10},
+    ("naaf", "penalty"): {"epochs": 12, "lr": 0.01, "least_words": 10},
+    ("naaf", "least_words"): {"epochs": 12, "lr": 0.01, "least_words": 30},
+    ("clip_adapter", "margin"): {"loss": "triplet", "margin": 0.02},
 }
 GIVEN |= {  # long and small enough that some hinges are at rest
     (name, "margin"): {"margin": 0.02, "epochs": 10, "lr": 0.01}
-    for name in ("vse", "scan", "saf", "sgr", "sgraf", "sgr_star", "sgr_clean")
+    for name in ("vse", "vsrn", "naaf", "imram", "scan", "saf", "sgr", "sgraf", "sgr_star", "sgr_clean")
+}
+GIVEN |= {
+    ("dividemix_sgr", "margin"): {"margin": 0.02, "epochs": 10, "lr": 0.01},
+    ("decl", "margin"): {"margin": 0.02, "epochs": 10, "lr": 0.01},
+    ("bicro", "threshold"): {"threshold": 0.99},  # few labels are small where no pair is wrong
+    ("bicro", "margin"): {"margin": 0.02, "epochs": 10, "lr": 0.01},
+    ("decl", "eta"): {"eta": 2.0},  # so many fewer in the few steps of so short a fit
+    ("decl", "mu"): {"eta": 4.0},
+    ("rcl", "q"): {"form": "gce"},
 }
 GIVEN |= {(name, key): {"backbone": "sgr"} for name in ("ncr", "lnc") for key in ("similarity_dim", "steps")}
 OTHER = {  # where half of the value is no value
@@ -36,7 +50,9 @@ OTHER = {  # where half of the value is no value
     "labelwise.features": None,  # vectors here; sequences in test_semantic.py
     "labelwise.max_length": None,
     "gma.align": "means",
+    "clip_finetune.checkpoint": tiny_clip.checkpoint(1),
     "mrl.dim": 16,
+    "miech.words": None,  # words are numbers here; vectors in test_miech.py
 }
 
 

@@ -528,3 +528,17 @@ def test_wrong_inputs_raise():
 def test_importing_metrics_imports_no_heavy_package():
     code = "import sys, xmbench.metrics; print(sorted({'torch', 'numba', 'pandas'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+# ---- exactly matched elements -----------------------------------------------------------------------------
+
+
+def test_exactly_matched_elements_by_hand():
+    same = str.__eq__
+    assert metrics.eme(["dog"], ["cat"], same) == 0
+    assert metrics.eme(["dog", "ball"], ["ball", "dog"], same) == 1
+    assert metrics.eme(["dog", "ball"], ["dog", "sky"], same) == 0.5
+    assert metrics.eme(["dog", "ball"], ["dog"], same) == 0.75, "the toy example of the paper"
+    assert metrics.eme(["dog"], ["dog", "ball"], same) == 0.75
+    assert metrics.eme([], ["dog"], same) == metrics.eme([], [], same) == 0
+    assert metrics.eme([3], ["three", "a"], lambda seen, said: {"three": 3}.get(said) == seen) == 0.75, "of two kinds"

@@ -12,7 +12,7 @@ from test_golden import GOLDEN
 import xmbench as xb
 from baselines.pls import weights_of_cosines
 from xmbench import metrics, progress, scores, ties
-from xmbench.detection import detection_measures, noise_detection
+from xmbench.detection import detection_measures, noise_detection, pair_lists
 from xmbench.evaluate import embed_split, measure, measure_folds, score_and_spread
 from xmbench.method import MethodInfo
 from xmbench.plan import plan
@@ -310,6 +310,27 @@ def test_detection_of_labels_is_told_per_modality_and_of_pairs_as_one():
     assert {(m.network, m.direction, m.n_queries) for m in pairs} == {("mean", "pairs", 3)}
 
 
+def test_the_pairs_that_were_found_and_won_back_are_listed_with_their_truth():
+    words = ("<pad>", "<start>", "<end>", "<unk>", "a", "dog", "runs")
+    image = xb.Modality(name="image", vectors=xb.Rows(np.zeros((3, 1))), item_ids=np.array(["i0", "i1", "i2"]))
+    tokens = np.array([[1, 4, 5, 2, 0], [1, 4, 5, 6, 2], [1, 6, 2, 0, 0], [1, 3, 5, 2, 0]])
+    text = xb.Modality(name="text", tokens=tokens, vocabulary=words, item_ids=np.array(["t0", "t1", "t2", "t3"]))
+    pairs, clean = np.array([[0, 0], [1, 1], [2, 2], [1, 3]]), np.array([True, False, True, False])
+    train = xb.PairedSet(modalities=(image, text), pairs=pairs, clean_pairs=clean)
+    lists = pair_lists(train, np.array([0.9, 0.2, 0.4, 0.1]), np.array([1.0, 0.1, 0.8, np.nan]))
+    assert lists["detected/image"].tolist() == ["i1", "i1", "i2"]
+    assert lists["detected/text"].tolist() == ["t3", "t1", "t2"], "the surest first"
+    assert lists["detected/text/words"].tolist() == ["<unk> dog", "a dog runs", "runs"]
+    assert lists["detected/clean"].tolist() == [False, False, True]
+    assert lists["detected/weight"].tolist() == [0.1, 0.2, 0.4]
+    assert {key: lists[f"recalled/{key}"].tolist() for key in ("text", "label", "clean")} == {
+        "text": ["t2"],
+        "label": [0.8],
+        "clean": [True],
+    }
+    assert not any(name.startswith("recalled") for name in pair_lists(train, np.full(4, 0.7)))
+
+
 def test_weights_of_cosines_are_half_between_the_means_of_two_clusters():
     cosines = np.array([0.9, -0.4, 0.7, -0.2, 0.8])
     border = (0.8 - 0.3) / 2
@@ -368,6 +389,8 @@ def test_a_run_counts_the_networks_whose_scores_are_averaged(tmp_path):
     train = xb.load_dataset("synthetic", regions=4, train=60, valid=20, test=20).train
     clean = xb.corrupt(train, xb.Noise("caption_shuffle", 0.4, 0), family="synthetic").train.clean_pairs
     weights = arrays["record/clean_weights"]
+    assert set(arrays["detected/clean"]) <= {True, False}
+    assert len(arrays["detected/image"]) == len(arrays["detected/text/words"]) == min((weights.mean(axis=0) < 0.5).sum(), 50)
     told = noise_detection(list(weights), clean[arrays["record/pair_order"]])
     assert told["noise_auroc/mean"] == pytest.approx(arrays["history/noise_auroc/mean"][-1]), "the order of what was recorded"
 

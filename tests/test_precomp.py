@@ -341,7 +341,9 @@ def test_a_vocabulary_that_is_not_one_is_refused(tmp_path, bad):
 
 def test_a_vocabulary_must_be_json_that_is_there(tmp_path):
     (tmp_path / "v.json").write_text("{")
-    with pytest.raises(DataError, match=r"v\.json: must be a JSON vocabulary .*; convert a released one .*json\.dump\("):
+    with pytest.raises(
+        DataError, match=r"v\.json: must be a JSON vocabulary .*; convert a released one by `xmbench data convert`"
+    ):
         read_vocabulary(tmp_path / "v.json")
     (tmp_path / "v.json").write_text("[1]")
     with pytest.raises(DataError, match="got list"):
@@ -359,7 +361,7 @@ def test_a_vocabulary_pickle_is_not_opened_and_the_error_says_how_to_convert_it(
             return (exec, ("raise SystemExit('a pickle was loaded')",))
 
     (tmp_path / name).write_bytes(pickle.dumps(Trap(), protocol))
-    with pytest.raises(DataError, match=r"must be JSON, got a pickle, .*json\.dump\(\{'word2idx': v\.word2idx"):
+    with pytest.raises(DataError, match=r"must be JSON, got a pickle, .*by: xmbench data convert \S+ \S+\.json$"):
         read_vocabulary(tmp_path / name)
 
 

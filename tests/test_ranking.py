@@ -43,10 +43,10 @@ def test_a_batch_holds_the_regions_and_words_of_its_pairs():
     assert (len(drawn), drawn.sizes) == (40, {"region_dim": 32, "n_regions": 4, "n_words": 64})
     batch = drawn.batch(np.array([7, 0, 31]))
     images, captions = train.modalities
-    np.testing.assert_array_equal(batch.regions, images.sequences[np.array([3, 0, 15])])
+    np.testing.assert_array_equal(batch.images, images.sequences[np.array([3, 0, 15])])
     assert batch.lengths.tolist() == captions.lengths[[7, 0, 31]].tolist()
-    assert batch.tokens.shape[1] == batch.lengths.max(), "padded to the longest among them and no further"
-    np.testing.assert_array_equal(batch.tokens, captions.tokens[[7, 0, 31], : batch.tokens.shape[1]])
+    assert batch.captions.shape[1] == batch.lengths.max(), "padded to the longest among them and no further"
+    np.testing.assert_array_equal(batch.captions, captions.tokens[[7, 0, 31], : batch.captions.shape[1]])
 
 
 def test_every_pair_asked_for_is_met_once_in_batches_of_about_equal_size():
@@ -71,7 +71,9 @@ def test_the_order_of_the_modalities_does_not_matter():
 
 
 def test_data_without_regions_or_words_are_refused():
-    with pytest.raises(ValueError, match="one modality of regions and one of words are needed, got"):
+    with pytest.raises(
+        ValueError, match="one modality of images with sequences and one of captions with tokens are needed, got"
+    ):
         PairData(load_dataset("synthetic", train=20).train, FitContext())
 
 
@@ -135,10 +137,30 @@ def test_vse_scores_are_cosines_of_a_mean_region_and_a_last_state():
         image = net.region_encoder.linear(regions.mean(dim=1)).numpy()
         words, row = net.word_encoder.words, 3
         true = torch.from_numpy(captions.tokens[row, : captions.lengths[row]])
-        _, last = net.word_encoder.gru(words(true)[None])
+        _, last = net.word_encoder.recurrence(words(true)[None])
     caption = last[0, 0].numpy()
     expected = image @ caption / np.linalg.norm(image, axis=1) / np.linalg.norm(caption)
     np.testing.assert_allclose(scored(method, part)[0][:, row], expected, atol=1e-6)
+
+
+def test_vse_with_all_negatives_sums_the_hinges_of_kiros():
+    scores = torch.tensor([[0.9, 0.8, 0.1], [0.5, 0.6, 0.7], [0.2, 0.3, 0.4]], dtype=torch.float64)
+    rows, columns = (0.1 + 0.1 + 0.3) + (0.0 + 0.1), (0.0 + 0.4 + 0.0) + (0.0 + 0.5)
+    assert build_method("vse", negatives="all").loss(scores, 0).item() == pytest.approx(rows + columns)
+    assert build_method("vse").loss(scores, 0).item() == pytest.approx((0.1 + 0.3 + 0.1) + (0.0 + 0.4 + 0.5))
+
+
+def test_vse_reads_captions_with_an_lstm_where_it_is_told_to():
+    part = split()
+    method = fitted("vse", part, recurrence="lstm", epochs=1)
+    encoder, row = method.nets_[0].word_encoder, 3
+    assert isinstance(encoder.recurrence, torch.nn.LSTM)
+    captions = part.modalities[1]
+    with torch.no_grad():
+        true = torch.from_numpy(captions.tokens[row, : captions.lengths[row]])
+        _, (last, _) = encoder.recurrence(encoder.words(true)[None])
+    expected = torch.nn.functional.normalize(last[0, 0], dim=0)
+    np.testing.assert_allclose(method.embed(bare(captions))[0].values[row], expected, atol=1e-6)
 
 
 def test_info_nce_is_cross_entropy_both_ways():

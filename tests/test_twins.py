@@ -14,7 +14,8 @@ from xmbench.types import split_sha
 
 ORIGINALS = sorted({name.removeprefix("synthetic_") for name in dataset_names()} - {"synthetic"})
 CAPTIONED = sorted(name for name in ORIGINALS if dataset_card(name).regions)
-LABELLED = sorted(set(ORIGINALS) - set(CAPTIONED))
+VIDEOS = sorted(name for name in ORIGINALS if dataset_card(name).word_vectors)
+LABELLED = sorted(set(ORIGINALS) - set(CAPTIONED) - set(VIDEOS))
 MULTILABEL = {"mirflickr25k", "nus_wide_multilabel", "coco_multilabel"}
 
 
@@ -27,7 +28,8 @@ def test_every_dataset_but_synthetic_has_a_twin():
     assert names == {"synthetic", *ORIGINALS, *(f"synthetic_{name}" for name in ORIGINALS)}
     released = {"wikipedia_deep", "nus_wide", "xmedianet", "xmedianet4", "inria_websearch"}
     assert {"wikipedia", "openmoji", *released, *MULTILABEL} <= names
-    assert CAPTIONED == ["cc152k_precomp", "coco_precomp", "f30k_precomp", "flickr8k"]
+    assert CAPTIONED == ["cc152k_precomp", "coco_clip", "coco_precomp", "f30k_clip", "f30k_precomp", "flickr8k"]
+    assert VIDEOS == ["howto100m", "lsmdc", "msrvtt", "youcook2"]
     with pytest.raises(LookupError, match="no dataset named 'synthetic_nuswide'; did you mean 'synthetic_nus_wide'"):
         load_dataset("synthetic_nuswide")
 
@@ -35,7 +37,18 @@ def test_every_dataset_but_synthetic_has_a_twin():
 @pytest.mark.parametrize("name", ORIGINALS)
 def test_a_twin_keeps_the_facts_of_the_card_and_says_that_it_is_synthetic(name):
     original, twin = dataset_card(name), dataset_card(f"synthetic_{name}")
-    for fact in ("sizes", "widths", "classes", "multi_label", "labels_per_item", "regions", "captions", "words", "folds"):
+    for fact in (
+        "sizes",
+        "widths",
+        "classes",
+        "multi_label",
+        "labels_per_item",
+        "regions",
+        "captions",
+        "words",
+        "word_vectors",
+        "folds",
+    ):
         assert getattr(twin, fact) == getattr(original, fact), fact
     assert twin.name == f"synthetic_{name}"
     assert twin.title == f"Synthetic: the shape of {name}, nothing of its content"

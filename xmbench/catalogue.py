@@ -10,6 +10,7 @@ from typing import Any
 from xmbench.datasets import dataset_card, dataset_names, dataset_parameters
 from xmbench.metrics import METRICS
 from xmbench.noise import SCHEMES
+from xmbench.published import REPORTED, published_results
 from xmbench.registry import closest, find_method, method_names, modules, parameters_of
 from xmbench.spec import describe as describe_toml
 from xmbench.spec import load_protocol, shipped
@@ -33,11 +34,16 @@ def describe(name: str) -> dict[str, Any]:
         (list(METRICS), _metric),
         (shipped("spec"), lambda spec: {"name": spec, "kind": "spec", **describe_toml("spec", spec)}),
         (shipped("protocol"), lambda protocol: {"name": protocol, "kind": "protocol", **vars(load_protocol(protocol))}),
+        (list(dict.fromkeys(published_results()["method"])), _reported),
     ]
     for names, found in sources:
         if name in names:
             return found(name)
-    raise closest("method, dataset, noise scheme, metric, spec or protocol", name, [n for names, _ in sources for n in names])
+    raise closest(
+        "method, dataset, noise scheme, metric, spec, protocol or published method",
+        name,
+        [n for names, _ in sources for n in names],
+    )
 
 
 def _methods() -> list[dict[str, Any]]:
@@ -120,11 +126,48 @@ def _metric(name: str) -> dict[str, Any]:
     return {"name": name, "kind": "metric", "relevance": metric.relevance, "better": better, "description": metric.description}
 
 
+def _reported(name: str) -> dict[str, Any]:
+    """What papers print of a method, by table and setting."""
+    rows = published_results()
+    rows = rows[rows["method"] == name]
+    numbers = {}
+    for (paper, table, *setting, noise, rate, direction), part in rows.groupby(_PRINTED, sort=False, dropna=False):
+        where = [f"{paper} Table {table}", *map(str, setting), f"{noise} {rate:g}", str(direction)]
+        measured = (f"{metric} {value:g}" for metric, value in zip(part["metric"], part["value"], strict=True))
+        numbers[", ".join(filter(None, where))] = ", ".join(measured)
+    system = REPORTED.get(name, rows["method_label"].iloc[0])
+    return {"name": name, "kind": "published numbers", "here": _here(name), "system": system, "numbers": numbers}
+
+
+_PRINTED = ["paper", "table", "dataset", "setting", "noise_type", "noise_rate", "direction"]
+
+
+def _here(name: str) -> str:
+    """What there is of a published method in this package."""
+    if name in REPORTED:
+        return "nothing: published numbers only, no network"
+    return str(published_results().set_index("method")["registered"][name].iloc[0]) or "as a variant of a spec, or not"
+
+
+def _published() -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "here": _here(str(name)),
+            "label": part["method_label"].iloc[0],
+            "numbers": len(part),
+            "tables": ", ".join(dict.fromkeys(part["paper"] + " " + part["table"])),
+        }
+        for name, part in published_results().groupby("method", sort=False)
+    ]
+
+
 _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "datasets": _datasets,
     "noise": lambda: [{"name": s.name, "kind": s.kind, "description": s.description} for s in SCHEMES.values()],
     "metrics": lambda: [{"name": m.name, "relevance": m.relevance, "description": m.description} for m in METRICS.values()],
     "specs": lambda: [{"name": name, "description": describe_toml("spec", name)["description"]} for name in shipped("spec")],
+    "published": _published,
     "protocols": lambda: [{"name": name, "description": load_protocol(name).description} for name in shipped("protocol")],
 }

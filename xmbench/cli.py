@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.data_cli import data
 from xmbench.noise_cli import noise
 from xmbench.printing import FORMAT, print_facts, print_frame
 
@@ -231,10 +232,11 @@ def plan(rerun: tuple[str, ...], **grid: Any) -> None:
 
 
 cli.add_command(noise)
+cli.add_command(data)
 
 
 @cli.command("list")
-@click.argument("kind", type=click.Choice(["methods", "datasets", "noise", "metrics", "specs", "protocols"]))
+@click.argument("kind", type=click.Choice(["methods", "datasets", "noise", "metrics", "specs", "protocols", "published"]))
 @FORMAT
 def list_(kind: str, form: str) -> None:
     """List what there is."""
@@ -249,7 +251,7 @@ def list_(kind: str, form: str) -> None:
 @click.argument("name")
 @FORMAT
 def info(name: str, form: str) -> None:
-    """Everything about one method, dataset, noise scheme, metric, spec or protocol."""
+    """Everything about one method, dataset, noise scheme, metric, spec, protocol or published method."""
     from xmbench.catalogue import describe
 
     print_facts(describe(name), form)
@@ -277,7 +279,8 @@ def results(store: str, where: str | None, form: str) -> None:
 @STORE
 @click.option("--out", default="reports", show_default=True, help="Folder to write to.")
 @click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
-def report(store: str, out: str, where: str | None) -> None:
+@click.option("--spec", "spec_name", help="Show beside the results what of this spec has no run.")
+def report(store: str, out: str, where: str | None, spec_name: str | None) -> None:
     """Render tables and figures from a store."""
     from pathlib import Path
 
@@ -285,12 +288,31 @@ def report(store: str, out: str, where: str | None) -> None:
     from xmbench.store import Store, mark_stale, where_rows
 
     source = Store(store)
+    rows = source.rows()
+    if spec_name:
+        rows = _with_planned(rows, spec_name)
     try:
-        files = render(source, Path(out), where=mark_stale(where_rows(source.rows(), where)))
+        files = render(source, Path(out), where=mark_stale(where_rows(rows, where)))
     except NothingToReport as error:
         raise Stop(str(error), NOTHING) from None
     for file in files:
         click.echo(file)
+
+
+def _with_planned(rows: "pd.DataFrame", spec_name: str) -> "pd.DataFrame":
+    """The rows, and one of status "no run" for each run of the spec that is not among them."""
+    import pandas as pd
+
+    from xmbench.plan import plan as make_plan
+    from xmbench.run import failure_row
+    from xmbench.spec import load_spec
+
+    known = set(rows["run_id"])
+    missing = [cell for cell in make_plan(load_spec(spec_name), rows=rows) if cell.run.run_id not in known]
+    planned = pd.DataFrame(
+        [failure_row(cell, "no run", "") for cell in missing if cell.status == "ready"], columns=rows.columns
+    )
+    return pd.concat([rows, planned], ignore_index=True) if len(planned) else rows
 
 
 @cli.command()

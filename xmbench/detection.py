@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from xmbench.evaluate import Measure
-from xmbench.types import Array
+from xmbench.types import Array, Modality, PairedSet
+
+LISTED = 50  # pairs of each kind
 
 
 def noise_detection(weights: Any, clean: Array | dict[str, Array]) -> dict[str, float]:
@@ -50,6 +52,49 @@ def detection_measures(figures: dict[str, float], clean: Array | dict[str, Array
             if not truth.all():
                 measures.append(Measure(network, direction, metric, value, math.nan, len(truth)))
     return measures
+
+
+def pair_lists(train: PairedSet, weights: Array, labels: Array | None = None) -> dict[str, Array]:
+    """The pairs that a method is surest about, for reports to show: at most `LISTED` of each kind, the surest first.
+
+    "detected": those believed to be noisy (weight below one half), lowest weight first. "recalled": those of them whose label
+    was rectified to one half or more, highest label first.
+
+    Args:
+        train: the training set as it was corrupted, its pairs (n, 2) in the order of the weights.
+        weights: (n,) how clean each pair is believed to be, the mean over networks.
+        labels: (n,) its rectified label; NaN where it has none.
+
+    Returns:
+        "KIND/weight" and "KIND/clean" (the truth) of each listed pair, "KIND/MODALITY" the id of its item, and
+        "KIND/MODALITY/words" its words where it has any.
+    """
+    assert train.pairs is not None
+    suspects = np.flatnonzero(weights < 0.5)
+    listed = {"detected": suspects[np.argsort(weights[suspects], kind="stable")]}
+    if labels is not None:
+        again = suspects[labels[suspects] >= 0.5]
+        listed["recalled"] = again[np.argsort(-labels[again], kind="stable")]
+    arrays: dict[str, Array] = {}
+    for kind, numbers in listed.items():
+        rows = numbers[:LISTED]
+        arrays[f"{kind}/weight"] = weights[rows]
+        arrays[f"{kind}/clean"] = np.ones(len(rows), bool) if train.clean_pairs is None else train.clean_pairs[rows]
+        if kind == "recalled" and labels is not None:
+            arrays["recalled/label"] = labels[rows]
+        for modality, items in zip(train.modalities, train.pairs[rows].T, strict=True):
+            if modality.item_ids is not None:
+                arrays[f"{kind}/{modality.name}"] = modality.item_ids[items]
+            if modality.tokens is not None and modality.vocabulary is not None:
+                arrays[f"{kind}/{modality.name}/words"] = np.array(_sentences(modality.take(items)), dtype=np.str_)
+    return arrays
+
+
+def _sentences(modality: Modality) -> list[str]:
+    """The words of each item, without those in angle brackets that stand for its ends and padding."""
+    assert modality.tokens is not None and modality.vocabulary is not None
+    words = np.array(modality.vocabulary)
+    return [" ".join(w for w in words[row] if w not in ("<pad>", "<start>", "<end>")) for row in modality.tokens]
 
 
 def _flat(values: Array | dict[str, Array]) -> Array:

@@ -114,14 +114,17 @@ def clipped(method: Method, name: str, limit: int, what: str) -> int:
 
 
 class DeviceRows:
-    """Rows as a float32 tensor: kept on the device where they fit into half of its free memory, else moved batch by batch."""
+    """Rows as a float32 tensor: kept on the device where they fit into half of its free memory, else moved batch by batch.
+
+    Rows that are computed as they are read, such as word vectors looked up in a table, are never kept.
+    """
 
     def __init__(self, rows: Rows, device: str) -> None:
         import torch
 
         self._device = device
         self._rows: Rows | torch.Tensor = rows
-        if math.prod(rows.shape) * 4 < _free_bytes(device) / 2:
+        if rows.stored and math.prod(rows.shape) * 4 < _free_bytes(device) / 2:
             self._rows = torch.from_numpy(np.asarray(rows)).to(device)
 
     def __getitem__(self, rows: Array) -> "torch.Tensor":

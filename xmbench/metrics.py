@@ -7,10 +7,10 @@ Measures Efficiently in the Presence of Tied Scores", ECIR 2008). +0 and -0 are 
 A metric needs little of the ranking: the tie groups of `xmbench.ties`, over which each one is a short sum.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,6 +32,9 @@ from xmbench.ties import (
     require_finite,
     tie_groups,
 )
+
+Seen = TypeVar("Seen")
+Said = TypeVar("Said")
 
 # ---- average precision -----------------------------------------------------------------------------------
 
@@ -488,6 +491,26 @@ def micro_f1(scores: ArrayLike, labels: ArrayLike) -> float:
         raise ValueError(f"labels must be boolean of shape {predicted.shape}, got {truth.dtype} {truth.shape}")
     marked = int(predicted.sum() + truth.sum())
     return 2 * int((predicted & truth).sum()) / marked if marked else float("nan")
+
+
+def eme(image_elements: Sequence[Seen], text_elements: Sequence[Said], match: Callable[[Seen, Said], bool]) -> float:
+    """Exactly matched elements of an image and a text, in [0, 1]: 1 where each element of either side is in the other.
+
+    1/2 mean over e in I of [e is described in T] + 1/2 mean over e in T of [e is depicted in I]; a side without elements
+    counts as 0, which the paper leaves open. An element is described where `match` holds for it and any of the other side.
+    Huang et al., Learning with Noisy Correspondence, IJCV 2024, Appendix A, (A1).
+
+    Args:
+        image_elements: what is seen, by people or a detector.
+        text_elements: what is said, such as noun phrases.
+        match: (image element, text element) -> whether both are the same.
+
+    >>> eme(["dog", "ball"], ["dog"], lambda seen, said: seen == said)
+    0.75
+    """
+    described = [any(match(seen, said) for said in text_elements) for seen in image_elements]
+    depicted = [any(match(seen, said) for seen in image_elements) for said in text_elements]
+    return sum(sum(found) / len(found) for found in (described, depicted) if found) / 2
 
 
 def chance_ap(n_relevant: ArrayLike, n_gallery: ArrayLike) -> Floats:

@@ -260,10 +260,13 @@ def _obstacle(method: Method, needs: Needs, run: Run, dataset: Dataset) -> str:
     limit = method.info.max_modalities
     if limit is not None and len(modalities) > limit:
         return f"{method.info.name} takes at most {limit} modalities, {dataset.name} has {len(modalities)}"
-    for need in sorted(needs & (FEATURES | {"labels"})):
-        without = [m.name for m in modalities if getattr(m, need) is None]
-        if without and (need == "vectors" or len(without) == len(modalities)):
-            return f"{method.info.name} reads {need}, which {dataset.name} has not for {', '.join(without)}"
+    features = sorted(needs & FEATURES)
+    for need in (*features, *(needs & {"labels"})):
+        if all(getattr(m, need) is None for m in modalities):
+            return f"{method.info.name} reads {need}, which {dataset.name} has not"
+    without = [m.name for m in modalities if all(getattr(m, feature) is None for feature in features)]
+    if features and without:  # different modalities may be read by different features
+        return f"{method.info.name} reads {' or '.join(features)}, which {dataset.name} has not for {', '.join(without)}"
     if (
         "labels" in needs
         and not method.info.multi_label

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmbench.method import Method, MethodInfo, Needs
+from xmbench.published import REPORTED
 
 M = TypeVar("M", bound=type[Method])
 
@@ -90,6 +91,10 @@ def find_method(name: str) -> type[Method]:
     """The class of method `name`; LookupError with the closest name where there is none."""
     if name not in _METHODS:
         module = modules("baselines", "xmbench.methods").get(name)
+        if module is None and name in REPORTED:
+            raise LookupError(
+                f"{name} is known by its published numbers only, there is no network of it here; see: xmbench info {name}"
+            )
         if module is None:
             raise closest("method", name, method_names())
         importlib.import_module(module)

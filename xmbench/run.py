@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from xmbench import __version__
-from xmbench.detection import detection_measures, noise_detection
+from xmbench.detection import detection_measures, noise_detection, pair_lists
 from xmbench.evaluate import COLLAPSED_BELOW, Measure, Measured, embed_split, measure, measure_folds, score_and_spread
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
@@ -59,6 +59,7 @@ class _Fitted:
     context: FitContext
     valid: dict[str, PairedSet]  # score key -> validation split as its protocol shows it
     corruption: Corruption
+    weights: Any = None  # what the method believes of its training data as the fit ends
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     eval_seconds: float = 0.0
@@ -168,6 +169,7 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings) -> _Fitted:
     _reset_peak_rss()
     fit_method(method, corruption.train, context)
     fitted.seconds, fitted.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    fitted.weights = method.clean_weights()
     if not context.history and (figures := observe()):  # a fit without epochs
         context.history.append({"epoch": float(context.epoch), **figures})
     return fitted
@@ -311,6 +313,7 @@ def _common_arrays(fitted: _Fitted, key: str, keep: bool) -> dict[str, Array]:
     arrays |= {f"record/{name}": array for name, array in fitted.context.records.items()}
     if fitted.context.records and fitted.corruption.train.pairs is not None:
         arrays["record/pair_order"] = pair_order(len(fitted.corruption.train.pairs), fitted.context.seed)
+    arrays |= _pair_lists(fitted)
     arrays["class_names"] = np.array(fitted.dataset.class_names)
     for split, content in fitted.dataset.tests.items():
         for m in content.modalities:
@@ -321,6 +324,21 @@ def _common_arrays(fitted: _Fitted, key: str, keep: bool) -> dict[str, Array]:
             if m.vectors is not None:
                 arrays[f"input/{split}/{m.name}"] = _leading_components(np.asarray(m.vectors)).astype(np.float16)
     return arrays
+
+
+def _pair_lists(fitted: _Fitted) -> dict[str, Array]:
+    """The pairs that the method is surest about at the end of the fit; none where it has no belief about pairs."""
+    weights, train = fitted.weights, fitted.corruption.train
+    if weights is None or isinstance(weights, dict) or train.pairs is None:
+        return {}
+    of_networks = weights if isinstance(weights, list) else [weights]
+    if isinstance(of_networks[0], dict):
+        return {}
+    back = np.argsort(pair_order(len(train.pairs), fitted.context.seed))  # methods see the pairs in an order of their own
+    labels = fitted.context.records.get("rectified_labels")
+    if labels is not None:
+        labels = np.ma.masked_invalid(labels).mean(axis=0).filled(np.nan)[back]
+    return pair_lists(train, np.mean(of_networks, axis=0)[back], labels)
 
 
 def _leading_components(values: Array) -> Array:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 FEATURES = frozenset({"vectors", "sequences", "tokens"})
-NEEDS = FEATURES | {"labels", "pairs", "clean"}
+NEEDS = FEATURES | {"features", "labels", "pairs", "clean"}  # "features": whatever of them a dataset has
 
 _BLOCK = 1 << 24  # numbers read at a time when data are checked
 _CHECKED = 1 << 28  # and in all: one GB in float32
@@ -28,7 +28,7 @@ class Rows:
     """Rows of an array or memory map, picked by an index: shuffling and subsetting compose indices and copy nothing.
 
     Args:
-        data: (n, d) or (n, L, d) array or memory map.
+        data: (n, d) or (n, L, d) array or memory map, or an object that is indexed as one and has its shape and ndim.
         index: (k,) integers into the rows of `data`; all rows in order when None.
 
     >>> rows = Rows(np.arange(6.0).reshape(3, 2)).take(np.array([2, 0]))
@@ -48,6 +48,11 @@ class Rows:
     @property
     def shape(self) -> tuple[int, ...]:
         return (len(self._index), *self._data.shape[1:])
+
+    @property
+    def stored(self) -> bool:
+        """Whether the rows lie in an array; False where an object computes them as they are read."""
+        return isinstance(self._data, np.ndarray)
 
     def __getitem__(self, rows: Array | slice) -> NDArray[np.float32]:
         """A float32 copy of the rows asked for, (len(rows), d) or (len(rows), L, d)."""
@@ -124,6 +129,8 @@ class Modality:
 
     def only(self, needs: frozenset[str]) -> "Modality":
         """This modality with nothing but what `needs` names (lengths and vocabulary go with their sequences)."""
+        if "features" in needs:
+            needs |= FEATURES
         ordered = needs & {"sequences", "tokens"}
         return Modality(
             name=self.name,
@@ -189,6 +196,7 @@ class Card:
         regions: regions per image and features of a region; None where images have no regions.
         captions: captions per image.
         words: size of the vocabulary, about; None where texts have no words.
+        word_vectors: words per caption and features of a word, where texts are sequences of word vectors; else None.
         folds: test name -> number of folds that "test" is measured in under this name, see `Dataset`.
         classes: number of classes; None where a dataset has no labels.
         multi_label: whether an item may have several classes.
@@ -212,6 +220,7 @@ class Card:
     regions: tuple[int, int] | None = None
     captions: int = 1
     words: int | None = None
+    word_vectors: tuple[int, int] | None = None
     folds: Mapping[str, int] = field(default_factory=dict)
     classes: int | None = None
     multi_label: bool = False

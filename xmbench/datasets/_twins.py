@@ -95,13 +95,57 @@ class RegionTwin:
         return replace(dataset, tests=tests, folds=card.folds)
 
 
-def twin_of(original: Card) -> Twin | RegionTwin:
+@dataclass(frozen=True, kw_only=True)
+class VideoTwinParameters:
+    """See `twin_of`."""
+
+    shrink: int = 1
+    instance_signal: float = 1.0
+    noise: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.shrink < 1:
+            raise ValueError(f"shrink must be 1 or more, got {self.shrink}")
+
+
+@dataclass
+class VideoTwin:
+    """A twin of clips with vectors and captions of word vectors, without labels."""
+
+    CARD: Card
+    Parameters: type = VideoTwinParameters
+
+    def load(self, parameters: VideoTwinParameters) -> Dataset:
+        """Data in the sizes of the card divided by `shrink`."""
+        card = self.CARD
+        recipe = Recipe(
+            name=card.name,
+            sizes={part: max(n // parameters.shrink, 2) for part, n in card.sizes.items()},
+            widths={**card.widths, "text": None},
+            classes=0,
+            labels_per_item=1.0,
+            class_signal=0.0,
+            instance_signal=parameters.instance_signal,
+            noise=parameters.noise,
+            seed=parameters.seed,
+            word_vectors=card.word_vectors,
+            captions=card.captions,
+            words=card.words or 0,
+        )
+        return drawn(recipe, card, vars(parameters))
+
+
+def twin_of(original: Card) -> Twin | RegionTwin | VideoTwin:
     """The twin of the dataset with this card; its own card keeps the facts and says that nothing else is kept."""
     signals = {name: CARD.parameters[name] for name in ("instance_signal", "noise", "seed")}
     if original.regions is not None:
         shrink = {"shrink": "divides the number of items; two stay in every split, and in every fold of it"}
         width = {"region_width": "features of a region; 0: as many as the original has"}
         return RegionTwin(_twin_card(original, shrink | width | signals))
+    if original.word_vectors is not None:
+        shrink = {"shrink": "divides the number of items; two stay in every split"}
+        return VideoTwin(_twin_card(original, shrink | signals))
     if not original.widths or not original.classes:
         raise ValueError(f"a twin needs the widths and classes of {original.name}, its card has not got both")
     shrink = {"shrink": "divides the number of items; two per class stay in every split"}

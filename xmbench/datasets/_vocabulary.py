@@ -9,6 +9,7 @@ to be downloaded; here a sentence ends at ".", "!" or "?" before a space, which 
 
 import json
 import re
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,11 +27,6 @@ SPECIAL_WORDS = ("<pad>", "<start>", "<end>", "<unk>")
 PAD, START, END, UNKNOWN = range(len(SPECIAL_WORDS))
 MIN_COUNT = 4
 LONGEST = 64  # tokens of a caption that are kept, start and end among them
-
-_CONVERSION = (
-    "beside the released vocab.py: import json, pickle; v = pickle.load(open(OLD, 'rb')); "
-    "json.dump({'word2idx': v.word2idx, 'idx2word': v.idx2word, 'idx': v.idx}, open(NEW, 'w'))"
-)
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _PLAIN = re.compile(r"[a-z ,-]*\.?")  # nothing that the tokeniser treats specially, but for what follows
@@ -145,13 +141,19 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: must be a vocabulary in JSON, got a folder; name the file in it, or none to build it")
     content = path.read_bytes()
     if is_pickle(content) or path.suffix in (".pkl", ".pickle"):
-        got = "got a pickle, which is not opened since it can run any code; where you trust it, convert"
-        raise DataError(f"{path}: must be JSON, {got} it {_CONVERSION}")
+        raise DataError(f"{path}: must be JSON, got a pickle, which could run any code; {_convert(path)}")
     try:
         stored = json.loads(content)
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise DataError(f"{path}: must be a JSON vocabulary ({error}); convert a released one {_CONVERSION}") from None
+        raise DataError(
+            f"{path}: must be a JSON vocabulary ({error}); convert a released one by `xmbench data convert`"
+        ) from None
     return _checked_vocabulary(path, stored)
+
+
+def _convert(path: Path) -> str:
+    new = path.with_suffix(".json")
+    return f"its plain data become JSON by: {shlex.join(['xmbench', 'data', 'convert', str(path), str(new)])}"
 
 
 def _checked_vocabulary(path: Path, stored: Any) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Synthetic data with a planted signal at instance and class level, for any number of modalities: for tests and examples.
 
-With regions, an item also has concepts, which its latent vector chooses: every region of the image shows one of them, and every
-caption names some of them among words without meaning.
+With regions or word vectors, an item also has concepts, which its latent vector chooses: every region of the image shows one of
+them, and every caption names some of them among words without meaning.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.datasets._video import WordRows
 from xmbench.datasets._vocabulary import END, SPECIAL_WORDS, START
 from xmbench.types import Array, Card, Dataset, Modality, PairedSet, Rows, one_hot, stream
 
@@ -92,7 +93,8 @@ class Recipe:
         widths: modality -> number of features of its vectors; None: no vectors.
         classes: 0: no labels.
         labels_per_item, class_signal, instance_signal, noise, seed: as in `CARD.parameters`.
-        regions: regions per image and features of a region; None: neither regions nor words.
+        regions: regions per image and features of a region; None: no regions, and no word numbers.
+        word_vectors: words per caption and features of a word, where captions are sequences of word vectors.
         captions: items of the other modalities per item of the first.
         words: size of the vocabulary.
     """
@@ -107,6 +109,7 @@ class Recipe:
     noise: float
     seed: int
     regions: tuple[int, int] | None = None
+    word_vectors: tuple[int, int] | None = None
     captions: int = 1
     words: int = _WORDS
 
@@ -175,13 +178,15 @@ def _split(recipe: Recipe, part: str, means: Array) -> PairedSet:
 
 def _regions_or_words(recipe: Recipe, part: str, latent: Array, *, of_images: bool) -> dict[str, Any]:
     """What a modality has beside its vectors: regions of n images, or the words of their captions."""
-    if recipe.regions is None:
+    if recipe.regions is None and (recipe.word_vectors is None or of_images):
         return {}
     directions = stream(recipe.name, recipe.seed, "concepts").standard_normal((_LATENT, _CONCEPTS))
-    concepts = np.argsort(-latent @ directions, axis=1)[:, : min(_SHOWN, recipe.regions[0])]
+    n_shown = _SHOWN if recipe.regions is None else min(_SHOWN, recipe.regions[0])
+    concepts = np.argsort(-latent @ directions, axis=1)[:, :n_shown]
     if of_images:
         return {"sequences": Rows(_regions(recipe, part, concepts))}
-    return _words(recipe, part, np.repeat(concepts, recipe.captions, axis=0))
+    words = _words(recipe, part, np.repeat(concepts, recipe.captions, axis=0))
+    return words if recipe.word_vectors is None else _looked_up(recipe, words)
 
 
 def _regions(recipe: Recipe, part: str, concepts: Array) -> NDArray[np.float32]:
@@ -212,6 +217,18 @@ def _words(recipe: Recipe, part: str, concepts: Array) -> dict[str, Any]:
         lengths[i] = len(content) + 2
         tokens[i, : lengths[i]] = START, *content, END
     return {"tokens": tokens, "lengths": lengths, "vocabulary": words}
+
+
+def _looked_up(recipe: Recipe, words: dict[str, Any]) -> dict[str, Any]:
+    """Vectors of the words instead of their numbers, without start and end."""
+    n_slots, width = recipe.word_vectors or (0, 0)
+    table = stream(recipe.name, recipe.seed, "word vectors").standard_normal(
+        (len(words["vocabulary"]), width), dtype=np.float32
+    )
+    table[: len(SPECIAL_WORDS)] = 0.0
+    numbers, lengths = words["tokens"][:, 1 : n_slots + 1], np.minimum(words["lengths"] - 2, n_slots)
+    numbers = np.pad(numbers, ((0, 0), (0, n_slots - numbers.shape[1])))
+    return {"sequences": WordRows(table, numbers.astype(np.int32)).rows(), "lengths": lengths}
 
 
 def _more_labels(recipe: Recipe, part: str, n: int) -> NDArray[np.bool_]:

@@ -91,7 +91,7 @@ def mark(status: str) -> str:
         return "n/a"
     if status.startswith("undefined"):
         return UNDEFINED
-    return NO_RUN if status in ("", "no run") else FAILED
+    return NO_RUN if not status or (status.startswith("no run") and "," not in status) else FAILED
 
 
 def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities") -> list[str]:
