@@ -23,8 +23,11 @@ demo: $(installed) ## a small sweep on the embedded dataset, and its report
 	@echo "The report is in $(CURDIR)/reports/demo"
 
 test: check ## lint, types, tests, and the regression check against results/reference/ci.parquet
-	$(bin)/python -m pytest -n $(WORKERS) --dist loadfile
+	$(bin)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow"
 	$(bin)/xmbench check --against results/reference/ci.parquet --jobs $(WORKERS)
+
+test-slow: $(installed) ## the tests that take minutes: every method and every table
+	$(bin)/python -m pytest -n $(WORKERS) -m slow
 
 check: $(installed) ## lint, format and types
 	$(bin)/ruff check .
@@ -43,4 +46,4 @@ bench: $(installed) ## speed of metrics, training and scoring, beside plain loop
 clean: ## remove environments, caches, and the demo's output
 	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo
 
-.PHONY: help install demo test check format bench clean
+.PHONY: help install demo test test-slow check format bench clean

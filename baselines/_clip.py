@@ -12,6 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -255,7 +256,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Which of them a file is, is told by its content. No code in it is run.
 
     Raises:
-        ValueError: no such file, a TorchScript archive, or anything else.
+        ValueError: no such file, a damaged one, a TorchScript archive, or anything else.
     """
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file; give the path of a checkpoint")
@@ -268,7 +269,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return {name: value.float() for name, value in weights.items()}
     except _TorchScriptError:
         raise ValueError(f"{path}: is a TorchScript archive, which holds code; save its weights alone: {_CONVERSION}") from None
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+    except (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError,
+            pickle.UnpicklingError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path}: must be a dictionary of tensors in a .npz, .safetensors or torch file ({reason})") from None
 

@@ -42,7 +42,6 @@ class PairData:
 
     Attributes:
         image, caption: names of the two modalities.
-        sizes: what a network must know of the data: region_dim and n_regions, or image_dim; n_words, or caption_dim.
 
     Raises:
         ValueError: no modality for either side.
@@ -55,19 +54,30 @@ class PairData:
         self._pairs = train.pairs[:, ::-1] if first else train.pairs
         images, captions = train.modalities[first], train.modalities[1 - first]
         _check(images, captions, reads)
+        if len(train.pairs) < 2:
+            raise ValueError(f"two training pairs or more are needed, each other's negatives, got {len(train.pairs)}")
         self.image, self.caption = images.name, captions.name
         tensors = context.tensors(train)
         self._images = getattr(tensors[first], reads[0])
         self._captions = getattr(tensors[1 - first], reads[1])
         self._lengths = None if reads[1] == "vectors" else tensors[1 - first].lengths
-        self.sizes: dict[str, Any] = {}
-        for side, modality, part in zip(("image", "caption"), (images, captions), reads, strict=True):
+        self._sides = ("image", images, reads[0]), ("caption", captions, reads[1])
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What a network must know of the data: region_dim and n_regions, or image_dim; n_words, or caption_dim."""
+        sizes: dict[str, Any] = {}
+        for side, modality, part in self._sides:
+            shape = getattr(modality, part).shape
             if part == "tokens":
-                self.sizes["n_words"] = len(modality.vocabulary or ())
+                if not modality.vocabulary:
+                    raise ValueError(f"to learn the words of {modality.name!r} their vocabulary is needed, got numbers alone")
+                sizes["n_words"] = len(modality.vocabulary)
             elif part == "sequences" and side == "image":
-                _, self.sizes["n_regions"], self.sizes["region_dim"] = modality.sequences.shape
+                sizes |= {"n_regions": shape[1], "region_dim": shape[2]}
             else:
-                self.sizes[f"{side}_dim"] = getattr(modality, part).shape[-1]
+                sizes[f"{side}_dim"] = shape[-1]
+        return sizes
 
     def __len__(self) -> int:
         return len(self._pairs)

@@ -4,7 +4,7 @@ Shuo Yang, Zhaopan Xu, Kai Wang, Yang You, Hongxun Yao, Tongliang Liu, Min Xu, "
 Multi-modality Data via Bi-directional Cross-modal Similarity Consistency", CVPR 2023. Two networks A and B are warmed up on the
 pairs of each batch whose loss (mean over negatives, margin alpha) is among the smallest `warm_up_share`. Then, in every epoch:
 
-    w_i    posterior of the lower component, of two beta distributions over the losses scaled to [0, 1]
+    w_i    posterior of the lower component, of two beta distributions over the losses scaled to [0, 1]; it never rises again
     clean = {w_i > .5}, noisy = the others; A learns by the w of B, and B by that of A
     anchors = the tenth of a clean batch that stands out most from its negatives
     y_i    = 1/2 [c(s(I_i, I_a), s(T_i, T_a)) + c(s(I_i, I_b), s(T_i, T_b))]   a, b: the anchors nearest by image, by text
@@ -18,8 +18,10 @@ Definition: the released code (xu5zhao/BiCro, model.py ContrastiveLoss and SGRAF
 BetaMixture1D); the paper's text was not at hand. Where the code's indices go astray we do what is meant: it hands the labels of
 the first pairs of a clean batch to those that are no anchors, in their order, and gives image i that looks the margin of the
 caption it is compared with. What is ours: posteriors too are of losses kept 1e-4 away from 0 and 1, where a density can be
-infinite; collapsed networks, and those whose losses are equal, believe every pair, and a warning says so; an epoch with fewer
-than two clean pairs has no anchors and is left out; batches are of equal size, about.
+infinite; above the lower mean w never rises with the loss, where the code's turns up again and believes the largest losses of
+all, since a lower component with a < 1 may have the heavier right tail; collapsed networks, and those whose losses are equal
+or not finite, believe every pair, and a warning says so; an epoch with fewer than two clean pairs has no anchors and is left
+out; batches are of equal size, about.
 
 Noise: pairs may be wrong; a network learns right ones first, so that a small loss means a right pair. `clean_weights` are w.
 Defaults are the released command for Flickr30K at 40 % of wrong pairs. The scores of both networks are averaged.
@@ -28,7 +30,7 @@ Defaults are the released command for Flickr30K at 40 % of wrong pairs. The scor
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -51,7 +53,9 @@ _LEAST = 1e-12  # of a component's share in a loss, and of a similarity that is 
 def beta_beliefs(losses: NDArray[np.float64]) -> NDArray[np.float64]:
     """Posterior (n,) of the lower of two beta distributions over losses (n,), two of which must differ.
 
-    Ten rounds of expectation and of matching the weighted moments, from Beta(1, 2) and Beta(2, 1) with equal weights.
+    Ten rounds of expectation and of matching the weighted moments, from Beta(1, 2) and Beta(2, 1) with equal weights. Above the
+    lower mean no loss is believed more than a smaller one: the lower component may claim the largest losses too, whose belief
+    then is the smallest that there is before them.
     """
     values = min_max(losses).clip(_EDGE, 1 - _EDGE)
     shapes, weights = np.array([[1.0, 2.0], [2.0, 1.0]]), np.array([0.5, 0.5])
@@ -67,7 +71,20 @@ def beta_beliefs(losses: NDArray[np.float64]) -> NDArray[np.float64]:
         variance = (share * (values - mean[:, None]) ** 2).sum(axis=1) / share.sum(axis=1)
         first = mean * (mean * (1 - mean) / np.maximum(variance, _LEAST) - 1)
         shapes, weights = np.stack([first, first * (1 - mean) / mean], axis=1), share.mean(axis=1)
-    return shares()[0]
+    beliefs, order = shares()[0], np.argsort(values)
+    above = order[values[order] > mean[0]]
+    beliefs[above] = np.minimum.accumulate(beliefs[above])
+    return beliefs
+
+
+def indistinct(losses: NDArray[np.float64], spread: float) -> str | None:
+    """Why losses (n,) tell no pairs apart, in words; None where they may. `spread`: mean deviation of a batch's scores."""
+    if spread < COLLAPSED:
+        return f"collapsed, its scores deviate by {spread:.1e}"
+    finite = bool(np.isfinite(losses).all())
+    if finite and np.ptp(losses) >= COLLAPSED:
+        return None
+    return f"the losses of the pairs are {'equal' if finite else 'not finite'}, so that none can be told apart"
 
 
 def selected_mean(scores: Tensor, margin: float, share: float) -> Tensor:
@@ -173,14 +190,14 @@ class BiCro(ReasoningMethod):
         self.estimate(data, context)
         for k, optimiser in enumerate(optimisers):
             clean, noisy = self._peers.divided(k, len(data), context)
-            if len(clean) < 2:
-                continue
             late = epoch >= self.epochs // 2
-            for batches in rounds(data, self.batch_size, clean, noisy if late else noisy[:0]):
-                labelled = self.label(1 - k, *batches)
+            for believed, others in rounds(data, self.batch_size, clean, noisy if late else noisy[:0]):
+                if believed is None:  # too few are clean
+                    break
+                labelled = self.label(1 - k, believed, others)
                 for batch, labels in labelled[::-1]:  # the noisy one first
                     ledger.labels[k, batch.numbers] = labels.cpu()
-                    net = self.nets_[k].train()
+                    net = self.net(k).train()
                     scores = net(batch.images, batch.captions, batch.lengths)
                     loss = hard_triplet(scores, soft_margin(labels, "exponential", self.margin))
                     ledger.add(step_down(loss, net, optimiser), len(batch.numbers))
@@ -189,18 +206,19 @@ class BiCro(ReasoningMethod):
         """Set `weights_`: row k is how clean each pair looks to network k."""
         losses, spreads = self._peers.pair_losses(data)
         for k in range(len(NETWORKS)):
-            equal = spreads[k] < COLLAPSED or np.ptp(losses[k]) < COLLAPSED or not np.isfinite(losses[k]).all()
-            if equal:
-                message = "%s: collapsed, its scores deviate by %.1e; all pairs are taken to be clean"
-                logging.getLogger("xmbench").warning(message, self._peers.place(k, context), spreads[k])
-            self.weights_[k] = 1.0 if equal else beta_beliefs(losses[k])
+            if trouble := indistinct(losses[k], spreads[k]):
+                message = "%s: %s; all pairs are taken to be clean"
+                logging.getLogger("xmbench").warning(message, self._peers.place(k, context), trouble)
+            self.weights_[k] = 1.0 if trouble else beta_beliefs(losses[k])
         context.record("clean_weights", self.weights_)
 
-    def label(self, other: int, clean: PairBatch | None, noisy: PairBatch | None) -> list[tuple[PairBatch, Tensor]]:
+    def net(self, k: int) -> MatchingNetwork:
+        """Network k."""
+        return cast(MatchingNetwork, self.nets_[k])
+
+    def label(self, other: int, clean: PairBatch, noisy: PairBatch | None) -> list[tuple[PairBatch, Tensor]]:
         """The clean batch, and the noisy one where there is one, with labels (B,) by network `other`."""
-        assert clean is not None
-        net = self.nets_[other].eval()
-        assert isinstance(net, MatchingNetwork)
+        net = self.net(other).eval()
         with torch.no_grad():
             images, captions = net.encode_images(clean.images), net.encode_captions(clean.captions, clean.lengths)
             chosen = anchors(net.scores(images, captions, clean.lengths), self.margin)

@@ -19,21 +19,29 @@ Where NPC's code and CLIP differ, and what we do:
 - t: bounded as in CLIP; the code leaves it free.
 - a last short batch is dealt out over the others; the code drops it.
 
+What a run is called depends on its parameters, and so on the path of the checkpoint, not on what the file holds. With
+`checkpoint_sha`, the first digits of its sha256, or all, the file is checked, and the run's id knows the content; without,
+another file at the same path counts as done. Every fit records the sha256 of what it read as `checkpoint_sha256`.
+
 Two captions of one image in a batch are each other's negatives, as in both. Noise: every pair is taken for true; what keeps the
 model is that it moves so little.
 """
 
+import hashlib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 
 from baselines._backbones import descend
 from baselines._clip import load_clip, symmetric_cross_entropy
+from baselines._matching import MatchingNetwork
 from baselines._ranking import MatchingMethod, PairData, check_has_negatives, set_rate
-from xmbench import FitContext, PairedSet, check_positive, register_method
+from xmbench import FitContext, PairedSet, Shapes, check_positive, register_method
 
 BETAS, EPSILON = (0.9, 0.98), 1e-6
 
@@ -57,6 +65,7 @@ class ClipFinetune(MatchingMethod):
     """All of a CLIP, from its checkpoint on; see the module's docstring."""
 
     checkpoint: str = ""  # path of the weights, see `_clip.load_clip`
+    checkpoint_sha: str = ""  # what its sha256 must begin with; "": not checked
     activation: Literal["quick_gelu", "gelu"] = "quick_gelu"  # what the checkpoint was trained with
     epochs: int = 5
     batch_size: int = 256  # B
@@ -67,15 +76,23 @@ class ClipFinetune(MatchingMethod):
     def __post_init__(self) -> None:
         check_positive(self, "epochs", "lr")
         check_has_negatives(self, self.batch_size)
+        if not re.fullmatch("[0-9a-f]{0,64}", self.checkpoint_sha):
+            wanted = "up to 64 hexadecimal digits in lower case"
+            raise ValueError(f"clip_finetune.checkpoint_sha must be {wanted}, got {self.checkpoint_sha!r}")
         for name in ("weight_decay", "warm_up_steps"):
             if getattr(self, name) < 0:
                 raise ValueError(f"clip_finetune.{name} must be 0 or more, got {getattr(self, name)}")
 
+    def obstacle(self, shapes: Shapes) -> str:
+        if self.checkpoint:
+            return ""
+        return "clip_finetune needs a checkpoint: set clip_finetune.checkpoint=FILE, the weights of a CLIP"
+
     def fit(self, train: PairedSet, context: FitContext) -> None:
-        if not self.checkpoint:
-            raise ValueError("clip_finetune needs a checkpoint: set clip_finetune.checkpoint=FILE, the weights of a CLIP")
+        if reason := self.obstacle(train.shapes()):
+            raise ValueError(reason)
         data = PairData(train, context, self.reads)
-        net = load_clip(Path(self.checkpoint).expanduser(), self.activation)
+        net, sha = self._load()
         nets = self.learns([net], data, context.device)
         optimiser = torch.optim.AdamW(
             nets.parameters(), lr=self.lr, betas=BETAS, eps=EPSILON, weight_decay=self.weight_decay, fused=True
@@ -90,3 +107,19 @@ class ClipFinetune(MatchingMethod):
                 logits = net(batch.images, batch.captions, batch.lengths)
                 total += descend(symmetric_cross_entropy(logits), optimiser) * len(batch.numbers)
             context.end_epoch(loss=total / len(data))
+        context.record("checkpoint_sha256", np.array(sha))
+
+    def _load(self) -> tuple[MatchingNetwork, str]:
+        """The network of the checkpoint, and the sha256 of the file.
+
+        Raises:
+            ValueError: another sha256 than the one that is given, or what `load_clip` refuses.
+        """
+        path = Path(self.checkpoint).expanduser()
+        net = load_clip(path, self.activation)
+        with path.open("rb") as file:
+            sha = hashlib.file_digest(file, "sha256").hexdigest()
+        if not sha.startswith(self.checkpoint_sha):
+            wanted = f"its sha256 must begin with clip_finetune.checkpoint_sha={self.checkpoint_sha}"
+            raise ValueError(f"{path}: {wanted}, got {sha}; get that file, or give this one's digits")
+        return net, sha

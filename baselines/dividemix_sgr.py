@@ -88,7 +88,7 @@ class DivideMixSGR(ReasoningMethod):
         state: dict[str, Any] = {"nets": nets, "weights": self.weights_}
         state |= {f"optimiser {k}": optimiser for k, optimiser in enumerate(optimisers)}
         n_epochs = self.warm_up + self.filter_epochs
-        for epoch in context.epochs(n_epochs, state=state):
+        for epoch in context.epochs(n_epochs, state=state, later=self.warm_up + self.epochs):
             ledger = Ledger(len(data))
             if epoch < self.warm_up:
                 peers.warm_up_epoch(epoch, data, context, optimisers, ledger)

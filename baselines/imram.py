@@ -24,7 +24,7 @@ W_q q of steps 2 to K - 1 costs D^2 per word and image; the refinement after the
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -141,9 +141,7 @@ class IteratedMatching(nn.Module):
         return by_blocks(block, captions, lengths, self._bytes_per_word(images, per_word))[0]
 
     def _memory(self, asking: str) -> SplitMemory:
-        memory = self.memories[asking]
-        assert isinstance(memory, Memory)
-        split = memory.split()
+        split = cast(Memory, self.memories[asking]).split()
         return split if self.steps > 1 else SplitMemory(*(part[:0] for part in split))  # nothing is refined
 
     def _bytes_per_word(self, images: Tensor, queries_per_word: float) -> int:

@@ -12,8 +12,8 @@ Noise: every pair is taken for true. All negatives count alike, which a wrong pa
 
 Checked against antoine77340/howto100m, loss.py MaxMarginRankingLoss, model.py and train.py. Where it decides:
 - The diagonal is part of the sum, as in the code: a constant 2 delta / B without a gradient. The paper leaves it out.
-- In HowTo100M a batch has several clips of a video, and negatives of the same video are to make up half of the loss:
-  `video_weights`. A method is not told which clips are from one video, so that no fit has them.
+- In HowTo100M a batch has several clips of a video, and negatives are weighted so that those of the same video make up half
+  of the loss. A method is not told which clips are from one video: no fit has such weights.
 - The code draws one of a clip's captions per epoch. Here every (video, caption) pair is visited, which the estimates of
   robust methods need; an epoch of MSR-VTT is 20 of the code's.
 - The command for MSR-VTT, 50 epochs without decay, gives the defaults; for HowTo100M it is 15 with .9. The common space has
@@ -28,22 +28,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from baselines._gated import MAX_WORDS, gated_network
+from baselines._gated import gated_network
 from baselines._ranking import MatchingMethod, PairData, check_has_negatives, set_rate
 from xmbench import FitContext, PairedSet, check_positive, register_method
 
 
-def max_margin(scores: Tensor, margin: float, weights: Tensor | None = None) -> Tensor:
-    """L, of scores (B, B) with right pairs on the diagonal; entries are weighted where weights (B, B) are given."""
+def max_margin(scores: Tensor, margin: float) -> Tensor:
+    """L, of scores (B, B) with right pairs on the diagonal."""
     own = scores.diagonal()
     costs = torch.relu(margin + scores - own[:, None]) + torch.relu(margin + scores - own[None, :])
-    return (costs if weights is None else costs * weights).mean()
-
-
-def video_weights(n_videos: int, n_clips: int, rate: float) -> Tensor:
-    """Weights (B, B), B = n_videos n_clips, by which clips of the same video, side by side, make up `rate` of L; mean 1."""
-    same = torch.kron(torch.eye(n_videos, dtype=torch.float64), torch.ones(n_clips, n_clips, dtype=torch.float64))
-    return same * n_videos * rate + (1 - same) * n_videos * (1 - rate) / (n_videos - 1)
+    return costs.mean()
 
 
 @register_method(
@@ -60,7 +54,6 @@ class Miech(MatchingMethod):
     words: Literal["vectors", "learnt"] = "vectors"
     dim: int = 4096
     word_dim: int = 300  # of learnt words
-    max_words: int = MAX_WORDS  # of a caption; further ones are not read
     mask_padding: bool = False  # keep empty slots out of the maximum over words
     epochs: int = 50
     batch_size: int = 256  # B
@@ -69,7 +62,7 @@ class Miech(MatchingMethod):
     margin: float = 0.1  # delta
 
     def __post_init__(self) -> None:
-        check_positive(self, "dim", "word_dim", "max_words", "epochs", "lr", "lr_decay", "margin")
+        check_positive(self, "dim", "word_dim", "epochs", "lr", "lr_decay", "margin")
         check_has_negatives(self, self.batch_size)
 
     @property
@@ -79,8 +72,8 @@ class Miech(MatchingMethod):
     def fit(self, train: PairedSet, context: FitContext) -> None:
         self._check_words(train)
         data = PairData(train, context, self.reads)
-        shape = {"dim": self.dim, "word_dim": self.word_dim, "max_words": self.max_words}
-        nets = self.learns([gated_network(**data.sizes, **shape, mask_padding=self.mask_padding)], data, context.device)
+        shape = {**data.sizes, "dim": self.dim, "word_dim": self.word_dim}
+        nets = self.learns([gated_network(**shape, mask_padding=self.mask_padding)], data, context.device)
         optimiser = torch.optim.Adam(nets.parameters(), lr=self.lr, fused=True)
         for epoch in context.epochs(self.epochs, state={"nets": nets, "optimiser": optimiser}):
             total = torch.zeros((), device=context.device)

@@ -15,22 +15,26 @@ N(mu_p, s_p), and in the least similar one, N(mu_n, s_n), and th is the root (-B
     C = (mu_n s_p)^2 - (mu_p s_n)^2 + 2 (s_p s_n)^2 log(s_n / (alpha s_p))
 
 At test th is mu_p - 3 s_p, and a word lacks m_l where its mean under softmax_l'(5 <t_l, t_l'>), not m_l itself, is negative.
-Both thresholds are 0 outside [0, 1] and at first, keep .3 of what they were, and are 0 again where a batch gives fewer than
-`least_words` words to learn from. Noise: every pair is taken for true, but a pair that is not ranked first is not mined.
+Both thresholds are 0 outside [0, 1] and at first, keep .3 of what they were, and are estimated from more than `least_words`
+words of captions that rank their own image first. Where an epoch ends and neither was ever found, a warning says so. Noise:
+every pair is taken for true, but a pair that is not ranked first is not mined.
 
 Checked against CrossmodalGroup/NAAF, model.py xattn_score, xattn_score_test and intra_relation. Where we differ:
 - `mining`: the code begins anew in every batch, walks through its captions, and scores each with what the captions before it
-  gave: mostly 0, and the order of the captions changes the scores. "released" is that rule; "previous", the default, scores a
-  batch with one threshold, which the batches before it gave.
+  gave: mostly 0, since while these have too few words the thresholds are 0 again, and the order of the captions changes the
+  scores. "released" is that rule; "previous", the default, scores a batch with one threshold, which the batches before it gave,
+  and a batch of too few words leaves both as they are.
 - The released walk is found as a whole: thresholds give ranks and ranks give thresholds, and after k rounds at least k captions
-  have theirs; few rounds are needed, as the words' maxima do not depend on a threshold.
+  have theirs; few rounds are needed, as the words' maxima do not depend on a threshold. A round computes again
+  the scores of those captions alone whose threshold has changed.
 - The root is computed as -2 C / (B + sqrt(B^2 - 4 A C)) where B > 0, which is -C / B for equal variances; the code adds 1e-10
   to 2 A, and 1e-8 in the logarithm.
 - Word embeddings are learnt (the code's "basic"); its default begins with GloVe vectors. Its rows average two networks.
 """
 
+import logging
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +42,8 @@ from torch import Tensor, nn
 from baselines._attention import EPSILON, attend, by_blocks, context_norms, pool, wide
 from baselines._correspondence import hard_triplet
 from baselines._matching import MatchingNetwork, RegionEncoder, WordEncoder
-from baselines._ranking import RankingMethod
-from xmbench import check_positive, register_method
+from baselines._ranking import PairBatch, RankingMethod
+from xmbench import FitContext, PairedSet, check_positive, register_method
 
 KEPT = 0.3  # of the threshold before, when a new one is found
 WITHIN = 5.0  # temperature of the words' attention to each other at test
@@ -92,15 +96,16 @@ def boundary(moments: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     return found.where((found >= 0) & (found <= 1), 0), discriminant > 0
 
 
-def walked(moments: Tensor, before: Tensor, penalty: float, least_words: int) -> Tensor:
+def walked(moments: Tensor, before: Tensor, penalty: float, least_words: int, *, anew: bool = False) -> Tensor:
     """Both thresholds before each of C captions and after the last: (2, C + 1).
 
     After a caption that ranks its own image first new ones are estimated, from all words up to it, and kept with a share of
-    the old ones. While fewer than `least_words` words were given the thresholds are 0; at that number they stay as they are.
+    the old ones. Up to `least_words` words the thresholds stay as they are.
 
     Args:
         moments: (5, C), from `mined`.
         before: (2,) thresholds before the first caption.
+        anew: as released, the thresholds are 0 while there are fewer than `least_words` words.
     """
     collected = moments.cumsum(dim=1)
     n_words = collected[0]
@@ -109,7 +114,9 @@ def walked(moments: Tensor, before: Tensor, penalty: float, least_words: int) ->
     so_far = updates.cumsum(dim=0)
     since = (so_far[:, None] - so_far).clamp(min=0)
     shares = ((1 - KEPT) * KEPT ** since.to(found) * updates).tril()
-    start = before.to(found)[:, None] * (n_words[0] >= least_words)
+    start = before.to(found)[:, None]
+    if anew:
+        start = start * (n_words[0] >= least_words)
     after = start * KEPT ** so_far.to(found) + found @ shares.T
     return torch.cat([before.to(found)[:, None], after], dim=1)
 
@@ -124,7 +131,7 @@ class NegativeAware(nn.Module):
         temperature: lambda.
         mining: "previous" or "released".
         penalty: alpha.
-        least_words: words of rightly ranked captions without which the thresholds are 0.
+        least_words: words of rightly ranked captions, more than which thresholds are estimated from.
     """
 
     thresholds: Tensor
@@ -133,6 +140,7 @@ class NegativeAware(nn.Module):
         super().__init__()
         self.temperature, self.mining, self.penalty, self.least_words = temperature, mining, penalty, least_words
         self.register_buffer("thresholds", torch.zeros(2))
+        self.any_found = False  # since it was made or read from a checkpoint
 
     def forward(self, images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
         """Scores (B, C) of regions (B, R, D) and words (C, L, D) of captions with `lengths` (C,); in training B = C."""
@@ -145,6 +153,7 @@ class NegativeAware(nn.Module):
                 thresholds = self._walk(*given)
             scores, sums, squares = self._scores(*given, thresholds)
             self.thresholds.copy_(self._after(scores.detach(), sums, squares, lengths)[:, -1])
+            self.any_found = self.any_found or bool(self.thresholds.any())
         return scores
 
     def _after(self, scores: Tensor, sums: Tensor, squares: Tensor, lengths: Tensor) -> Tensor:
@@ -152,19 +161,21 @@ class NegativeAware(nn.Module):
         moments = mined(scores, sums, squares, lengths)
         if self.mining == "previous":
             moments = moments.sum(dim=1, keepdim=True)
-        return walked(moments, self.thresholds, self.penalty, self.least_words)
+        return walked(moments, self.thresholds, self.penalty, self.least_words, anew=self.mining == "released")
 
     @torch.no_grad()
     def _walk(self, images: Tensor, captions: Tensor, lengths: Tensor) -> Tensor:
         """Thresholds (C,) that the released loop over captions scores them with."""
         thresholds = torch.zeros(len(captions), dtype=self.thresholds.dtype, device=captions.device)
         thresholds[0] = self.thresholds[0]
+        scores, sums, squares = self._scores(images, captions, lengths, thresholds)
         for _ in range(len(captions)):
-            scores, sums, squares = self._scores(images, captions, lengths, thresholds)
             found = self._after(scores, sums, squares, lengths)[0, :-1].to(thresholds)
-            if torch.equal(found, thresholds):
+            changed = found != thresholds
+            if not changed.any():
                 break
             thresholds = found
+            scores[:, changed] = self._scores(images, captions[changed], lengths[changed], thresholds[changed])[0]
         return thresholds
 
     def _scores(self, images: Tensor, captions: Tensor, lengths: Tensor, thresholds: Tensor) -> tuple[Tensor, ...]:
@@ -209,11 +220,32 @@ class NAAF(RankingMethod):
     temperature: float = 20.0  # lambda, of both attentions
     mining: Mining = "previous"  # what a batch's threshold is estimated from
     penalty: float = 2.0  # alpha, of taking a mismatched word for a matched one
-    least_words: int = 200  # of rightly ranked captions, without which the thresholds are 0
+    least_words: int = 200  # of rightly ranked captions, more than which thresholds are estimated from
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive(self, "temperature", "penalty", "least_words")
+
+    def fit(self, train: PairedSet, context: FitContext) -> None:
+        self._epoch, self._warned = -1, False
+        super().fit(train, context)
+        self._look_back()
+
+    def batch_loss(self, net: nn.Module, batch: PairBatch, epoch: int) -> Tensor:
+        if epoch > self._epoch:
+            self._look_back()
+        self._epoch = epoch
+        return super().batch_loss(net, batch, epoch)
+
+    def _look_back(self) -> None:
+        """Warn, once, where an epoch ended and no threshold was ever found."""
+        if self._epoch >= 0 and not (self._warned or cast(NegativeAware, self.nets_[0].similarity).any_found):
+            self._warned = True
+            message = (
+                "%s: no threshold was found by the end of epoch %d: no batch had more than %d words of captions that rank "
+            )
+            message += "their own image first; if that goes on, try more epochs, larger batches, or a smaller least_words"
+            logging.getLogger("xmbench").warning(message, self.info.name, self._epoch, self.least_words)
 
     def networks(self, sizes: dict[str, Any]) -> list[MatchingNetwork]:
         images = RegionEncoder(sizes["region_dim"], self.dim)

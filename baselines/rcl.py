@@ -12,7 +12,8 @@ it gains what its query's negatives lose, and the gradient of a negative falls w
 Definition: the released code (penghu-cs/RCL, RCL-SGRAF/model.py CCL); the paper's text was not at hand. We leave out the random
 subset of negatives (`ratio`), which it has off. log(1 - p) is a difference of log-sum-exps here, exact where the code takes
 log(1 - p + 1e-10), whose p rounds to 1: the code's loss of a negative ends at 23 and has no gradient there, ours goes on. q of
-gce is the code's own default; its commands share the option with the margin, .2. The code shuffles whole images with all
+gce is the code's own default; its commands share the option with the margin, .2. The paper's Table 6 has all five forms, `abs`
+as "mae", with SGR at 60 % of wrong pairs. The code shuffles whole images with all
 their captions: compare published rows with `image_shuffle` noise only.
 
 Noise: pairs may be wrong; other pairs of a batch do not match by chance. Defaults are the released command for Flickr30K.

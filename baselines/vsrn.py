@@ -25,11 +25,13 @@ Where we differ:
 - A feature that is 0 in all regions stays 0 and gets no gradient; the code, which has no epsilon, makes it NaN.
 - Decoding ends with the longest caption of the batch, not after 59 words, which gives the same; none is cut.
 - The norm to which gradients are clipped counts each parameter once; the code lists the caption branch twice.
-- A batch of one pair is normalised by the running statistics. The published rows average two networks; this is one.
+- The GRU's state of a batch of one pair is normalised by the running statistics. BN has the batch statistics of that image's
+  regions as ever, and so an image must have two regions or more.
+- The published rows average two networks; this is one.
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -168,6 +170,8 @@ def caption_loss(logits: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
 class ReasoningNetwork(MatchingNetwork):
     """Both encoders, their cosine, and the captioner, or None."""
 
+    region_encoder: ReasoningEncoder
+
     def __init__(self, images: ReasoningEncoder, words: LastState, captioner: Captioner | None) -> None:
         super().__init__(images, words, Cosine())
         self.captioner = captioner
@@ -197,6 +201,9 @@ class VSRN(RankingMethod):
             raise ValueError(f"vsrn.caption_weight must be 0 or more, got {self.caption_weight}")
 
     def networks(self, sizes: dict[str, Any]) -> list[MatchingNetwork]:
+        if sizes["n_regions"] < 2:
+            message = "vsrn needs images of two regions or more, which reason about each other, got {}; try vse"
+            raise ValueError(message.format(sizes["n_regions"]))
         images = ReasoningEncoder(sizes["region_dim"], self.dim, self.architecture)
         words = LastState(sizes["n_words"], self.word_dim, self.dim)
         captioner = Captioner(self.dim, sizes["n_words"], self.word_dim, self.caption_dim) if self.caption_weight else None
@@ -206,7 +213,7 @@ class VSRN(RankingMethod):
         return hard_triplet(scores, self.margin)
 
     def batch_loss(self, net: nn.Module, batch: PairBatch, epoch: int) -> Tensor:
-        assert isinstance(net, ReasoningNetwork) and isinstance(net.region_encoder, ReasoningEncoder)
+        net = cast(ReasoningNetwork, net)
         reasoned = net.region_encoder.reason(batch.images)
         captions = net.encode_captions(batch.captions, batch.lengths)
         loss = self.loss(net.scores(net.region_encoder.remember(reasoned), captions, batch.lengths), epoch)

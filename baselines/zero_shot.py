@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmbench import Embedding, FitContext, Method, Modality, PairedSet, register_method
+from xmbench import Embedding, FitContext, Method, Modality, PairedSet, Shapes, register_method
 
 
 @register_method("zero_shot", needs={"vectors"})
@@ -20,12 +20,17 @@ from xmbench import Embedding, FitContext, Method, Modality, PairedSet, register
 class ZeroShot(Method):
     """Cosine of vectors in a space that they share already; see the module's docstring."""
 
+    def obstacle(self, shapes: Shapes) -> str:
+        widths = {name: kinds["vectors"][1] for name, kinds in shapes.items()}
+        if len(set(widths.values())) == 1:
+            return ""
+        got = " and ".join(f"{width} numbers ({name})" for name, width in widths.items())
+        remedy = "take the vectors of one dual encoder, or learn a common space by clip_adapter or cca"
+        return f"zero_shot compares vectors of one model, which are equally wide, got {got}; {remedy}"
+
     def fit(self, train: PairedSet, context: FitContext) -> None:
-        widths = {m.name: m.vectors.shape[1] for m in train.modalities if m.vectors is not None}
-        if len(set(widths.values())) > 1:
-            got = " and ".join(f"{width} numbers ({name})" for name, width in widths.items())
-            remedy = "take the vectors of one dual encoder, or learn a common space by clip_adapter or cca"
-            raise ValueError(f"zero_shot compares vectors of one model, which are equally wide, got {got}; {remedy}")
+        if reason := self.obstacle(train.shapes()):
+            raise ValueError(reason)
 
     def embed(self, modality: Modality) -> Embedding:
         return Embedding(modality.name, np.asarray(modality.vectors))

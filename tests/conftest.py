@@ -20,6 +20,31 @@ from xmbench import Modality, PairedSet, Rows, one_hot
 
 torch.set_num_threads(1)
 
+# What `make test` leaves to `make test-slow`: the tests over all methods, of methods that take minutes in them and have test
+# files of their own, and the largest tables. By file, the values of the test's parameter `name`.
+SLOW = {
+    "test_baselines.py": {"sgr", "saf", "sgraf", "sgr_clean", "dividemix_sgr", "bicro"},
+    "test_hyper_parameters.py": {"sgr", "saf", "sgraf", "sgr_clean", "dividemix_sgr", "bicro", "ncr", "lnc"},
+    "test_plan.py": {
+        "mrl_table2",
+        "ncr_table2",
+        "ncr_table3",
+        "lnc_table1",
+        "lnc_table2",
+        "lnc_table4",
+        "lnc_table10",
+        "lnc_table11",
+    }
+    | {"lnc_table1_flickr8k"},
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        name = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        if name in SLOW.get(item.path.name, ()):
+            item.add_marker("slow")
+
 
 @pytest.fixture
 def data_root():

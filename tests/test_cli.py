@@ -335,7 +335,7 @@ LISTED = {
         "lnc_table1_flickr8k",
     },
     "protocols": {"default", "noisy_valid", "multilabel", "pairs"},
-    "published": {"mrl", "sgr-c", "kiros2014"},
+    "published": {"sgr-c", "kiros2014"},
 }
 
 
@@ -365,7 +365,7 @@ def test_list_says_which_datasets_are_here(xmbench, monkeypatch, tmp_path):
         "openmoji": "ready",
         "synthetic": "ready",
         "wikipedia": "to download",
-        **dict.fromkeys(("flickr8k", "f30k_precomp", "coco_precomp", "cc152k_precomp"), "missing"),
+        **dict.fromkeys(("flickr8k", "f30k_precomp", "coco_precomp", "cc152k_precomp", "msrvtt", "coco_clip"), "missing"),
     }
 
 

@@ -1,9 +1,11 @@
 """Dual encoders and their embeddings: CLIP's transformers and checkpoints, fine-tuning, adapters, zero-shot, and the files."""
 
+import hashlib
 import io
 import json
 import math
 import pickle
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -235,7 +237,21 @@ def torch_bytes(content):
     return file.getvalue()
 
 
+def damaged_npz(compressed, at):
+    """A file of weights with other bytes from a place on."""
+    file = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(file, **weights())
+    content = bytearray(file.getvalue())
+    content[at : at + 30] = b"\xff" * 30
+    return bytes(content)
+
+
 FILES = {
+    "a damaged .npz": (lambda: damaged_npz(False, 400), r"must be a dictionary of tensors .*Bad CRC-32"),
+    "a damaged compressed .npz": (
+        lambda: damaged_npz(True, 80),
+        r"must be a dictionary of tensors .*Error -3 while decompress",
+    ),
     "TorchScript": (script, r"is a TorchScript archive, which holds code; save its weights alone: import torch; torch\.save"),
     "a pickle": (
         lambda: pickle.dumps({"a": Wicked()}),
@@ -350,7 +366,23 @@ def test_the_checkpoint_must_be_given_and_fit_the_data():
             fit("clip_finetune", replace(planted(20).train, modalities=(image, wrong)), **options)
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 1}, {"lr": 0.0}, {"weight_decay": -0.1}, {"warm_up_steps": -1}])
+def test_a_fit_knows_the_content_of_its_checkpoint(tmp_path):
+    path = Path(shutil.copy(tiny_clip.checkpoint(), tmp_path / "clip.npz"))
+    sha, few = hashlib.sha256(path.read_bytes()).hexdigest(), {"checkpoint": str(path), "epochs": 1}
+    for given in ("", sha[:8], sha):
+        context = FitContext(checkpoint=tmp_path / "fit.pt", checkpoint_seconds=0.0)
+        build_method("clip_finetune", checkpoint_sha=given, **few).fit(planted(20).train, context)
+        assert str(context.records["checkpoint_sha256"]) == sha
+    shutil.copy(tiny_clip.checkpoint(1), path)
+    with pytest.raises(
+        ValueError, match=rf"clip\.npz: its sha256 must begin with .*checkpoint_sha={sha[:8]}, got [0-9a-f]{{64}};"
+    ):
+        fit("clip_finetune", planted(20).train, checkpoint_sha=sha[:8], **few)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"checkpoint_sha": "xyz"}, {"batch_size": 1}, {"lr": 0.0}, {"weight_decay": -0.1}, {"warm_up_steps": -1}]
+)
 def test_settings_of_fine_tuning_must_be_possible(wrong):
     with pytest.raises(ValueError, match=f"clip_finetune.{next(iter(wrong))} must be"):
         build_method("clip_finetune", **wrong)

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import struct
+import tracemalloc
 import types
 import zipfile
 
@@ -15,9 +16,10 @@ import torch
 from click.testing import CliRunner
 
 from xmbench import cli
-from xmbench.convert import ForbiddenError, convert, read_plain, read_word2vec, tables, words_in
+from xmbench.convert import convert, read_word2vec, tables, words_in
 from xmbench.datasets._vocabulary import SPECIAL_WORDS, read_vocabulary
 from xmbench.types import DataError
+from xmbench.unpickling import ForbiddenError, read_plain
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 CONTENT = {
@@ -152,6 +154,102 @@ def test_a_damaged_file_is_a_data_error(tmp_path, content):
         read_plain(tmp_path / "x")
 
 
+# Small files that unfold
+
+
+def nested(levels):
+    """Lists of two, both the one below: 2^levels when written out."""
+    parts = b"".join(b"0]q%c(h%ch%ce" % (i + 1, i, i) for i in range(levels))
+    return b"\x80\x02]q\x00" + parts + b"."
+
+
+def many(raw, each, times):
+    """A list of what `each` makes, time and again, of one memorised value."""
+    return b"\x80\x02" + raw + b"q\x000](" + each * times + b"e."
+
+
+LONG = b"X" + (10**6).to_bytes(4, "little") + b"x" * 10**6
+UNFOLDING = {
+    "lists of lists": nested(40),
+    "a long text": many(LONG, b"h\x00", 100),
+    "text made into bytes": many(LONG, b"c_codecs\nencode\nh\x00X\x06\x00\x00\x00latin1\x86R", 100),
+    "a dict made of pairs": many(b"](" + b"NN\x86" * 10**4 + b"e", b"ccollections\nOrderedDict\nh\x00\x85R", 10**4),
+    "rows of nothing": pickle.dumps(np.empty((10**9, 0), dtype=np.float32)),
+}
+
+
+@pytest.mark.parametrize("name", UNFOLDING)
+def test_a_file_that_would_unfold_without_end_is_refused(tmp_path, name):
+    (tmp_path / "x").write_bytes(UNFOLDING[name])
+    with pytest.raises(DataError, match=r"x: [\d,]+ bytes must hold at most [\d,]+ values and characters, got more"):
+        read_plain(tmp_path / "x")
+
+
+ENDLESS = nested(40)[2:-1]
+MENTIONED = {
+    "the name of a type": (b"cnumpy\ndtype\n(" + ENDLESS + b"tR.", "_Type"),
+    "the shape of an array": (b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n" + ENDLESS
+        + b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntRI00\n](etb.", "must have one axis, got 2"),
+    "a reference": (ENDLESS + b"Q.", "got a reference to list"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MENTIONED)
+def test_no_message_unfolds_what_it_mentions(tmp_path, name):
+    content, said = MENTIONED[name]
+    (tmp_path / "x").write_bytes(b"\x80\x02" + content)
+    with pytest.raises(ForbiddenError, match=said):
+        read_plain(tmp_path / "x")
+
+
+def test_what_a_file_shares_stays_shared_and_counts_as_often_as_it_is_named(tmp_path):
+    (tmp_path / "x").write_bytes(nested(20))
+    content, levels = read_plain(tmp_path / "x"), 0
+    while content:
+        assert content[0] is content[1]
+        content, levels = content[0], levels + 1
+    assert levels == 20
+
+
+def test_what_holds_itself_is_refused(tmp_path):
+    endless = []
+    endless.append({"x": endless})
+    with pytest.raises(DataError, match="must end somewhere, got a part that holds itself"):
+        read_plain(written(tmp_path / "x", endless))
+
+
+def test_a_number_that_is_shown_often_counts_as_often(tmp_path):
+    torch.save({"a": torch.ones(1).expand(1 << 27)}, tmp_path / "x.pth")
+    assert (tmp_path / "x.pth").stat().st_size < 2000
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"x\.pth: [\d,]+ bytes must hold at most 10,0"):
+        read_plain(tmp_path / "x.pth")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10**7, "refused before the 512 MB are copied"
+
+
+def zipped(content, compression=zipfile.ZIP_STORED, **changed):
+    """A torch file of one member, whose header in both places has other bytes at some places."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("x/data.pkl", content)
+    raw = bytearray(file.getvalue())
+    for name, value in changed.items():
+        at = {"flags": 6, "method": 8}[name]
+        raw[at], raw[raw.find(b"PK\1\2") + at + 2] = value, value
+    return bytes(raw)
+
+
+@pytest.mark.parametrize("content", [
+    zipped(pickle.dumps("x" * 10**6), zipfile.ZIP_DEFLATED), zipped(b"N.", flags=1), zipped(b"N.", method=99),
+])  # fmt: skip
+def test_what_torch_would_not_have_compressed_or_encrypted_is_not_inflated(tmp_path, content):
+    (tmp_path / "x").write_bytes(content)
+    with pytest.raises(DataError, match=r"must be stored as torch\.save does it, got 'x/data\.pkl' compressed or encrypted"):
+        read_plain(tmp_path / "x")
+
+
 # Torch
 
 
@@ -235,11 +333,31 @@ def test_rows_become_columns_and_vectors_a_table():
     ([{"2d": [1.0], "3d": [1.0]}, {"2d": [1.0]}], "every row must hold 2d, 3d, got 2d in row 1"),
     ({"2d": {"a": [1.0, 2.0], "b": [1.0]}}, r"2d must have one shape in every row, got \(1,\), \(2,\)"),
     ({"a": [None]}, r"must be numbers or text"),
+    ({"a": [[1], [1, 2]], "b": [[1], [2]]}, "x: values must have one shape in every row, got lists in one row"),
+    ([{"id": 1}, {"id": "x"}], "x: id must be of one kind, got numbers and text; make them alike"),
+    ({"a": [1, "x"]}, "values must be of one kind, got numbers and text"), ({"a": [True, 2]}, "got flags and numbers"),
+    ({"2d": {1: [1.0], "1": [2.0]}}, "x: ids of 2d must differ as text, got 2 of which 1 do"),
+    ({1: [1.0], "1": [2.0]}, "ids must differ as text"),
+    ([{1: 1.0, "1": 2.0}], "arrays must have names of their own, got two of '1'"),
+    ({"a": {"x": [1]}, "a.ids": {"x": [1]}}, r"got two of 'a\.ids'"),
+    ({"a\0": {"x": [1]}}, r"got one of unprintable characters: 'a\\x00\.ids'"),
     ([], "must be a dict of vectors"), ({}, "must be a dict of vectors"), ([1, 2], "must be a dict of vectors"),
 ])  # fmt: skip
 def test_what_is_no_table_is_refused(content, said):
     with pytest.raises(DataError, match=said):
         tables("x", content)
+
+
+@pytest.mark.parametrize("name", ["file", "allow_pickle", "a/b"])
+def test_a_table_may_have_any_name(tmp_path, name):
+    convert(written(tmp_path / "x", {name: {"a": np.ones(2)}}), tmp_path / "x.npz")
+    with np.load(tmp_path / "x.npz") as arrays:
+        assert {key: arrays[key].tolist() for key in arrays} == {f"{name}.ids": ["a"], name: [[1.0, 1.0]]}
+
+
+def test_keys_that_no_file_can_hold_are_named(tmp_path):
+    with pytest.raises(DataError, match="x: keys of dicts must be text or numbers, got one of type tuple"):
+        read_plain(written(tmp_path / "x", {(1, 2): "a"}))
 
 
 def test_captions_become_json(tmp_path):
@@ -297,6 +415,24 @@ def test_damaged_word_vectors_are_a_data_error(tmp_path):
         read_word2vec(path)
     with pytest.raises(DataError, match="must hold a word that is asked for, got none of 1"):
         read_word2vec(word2vec(path, ["a", "b"]), {"c"})
+
+
+@pytest.mark.parametrize("header", ["1 4000000000000", "1 999999999999999999999", "9999999999 1", "0 3", "1 0"])
+def test_word_vectors_that_are_larger_than_their_file_are_not_read(tmp_path, header):
+    (tmp_path / "w.bin").write_bytes(f"{header}\na xxxx".encode())
+    with pytest.raises(
+        DataError, match=rf"must begin with the number .* got {header.split()[0]} words of .*, and 6 bytes after"
+    ):
+        read_word2vec(tmp_path / "w.bin")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.json", b"{"), ("a.npz", b"PK"), ("a.csv", b"\xff"), ("b.json", b"[" * 10**5)]
+)
+def test_captions_that_cannot_be_read_are_named(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=rf"{name}: must be captions as text, CSV, JSON or \.npz"):
+        words_in([tmp_path / name])
 
 
 @pytest.mark.parametrize(("target", "code", "said"), [

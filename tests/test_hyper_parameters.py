@@ -51,6 +51,7 @@ OTHER = {  # where half of the value is no value
     "labelwise.max_length": None,
     "gma.align": "means",
     "clip_finetune.checkpoint": tiny_clip.checkpoint(1),
+    "clip_finetune.checkpoint_sha": None,  # checks the file, see test_clip.py
     "mrl.dim": 16,
     "miech.words": None,  # words are numbers here; vectors in test_miech.py
 }

@@ -11,7 +11,7 @@ import xmbench
 LAYERS = (
     {"types", "ties", "__version__"},
     {"method", "registry", "metrics", "device", "datasets", "published", "subsets"}
-    | {"noise", "noise_files", "label_noise", "pair_noise", "shown", "convert"},
+    | {"noise", "noise_files", "label_noise", "pair_noise", "shown", "convert", "unpickling"},
     {"tuning", "spec", "plan", "store", "evaluate", "scores", "detection", "progress"},
     {"run", "sweep", "check", "report", "catalogue", "printing"},
     {"cli", "noise_cli", "data_cli"},

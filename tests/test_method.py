@@ -140,7 +140,7 @@ def test_timing_counts_every_pass_of_an_epoch():
     context, met = FitContext(time_batches=2), []
 
     def fit():
-        for _ in context.epochs(5, state={"x": np.zeros(1)}):
+        for _ in context.epochs(5, state={"x": np.zeros(1)}, later=2):
             for seconds in (0.01, 0.02):
                 for batch in context.batches(40, 4):
                     time.sleep(seconds)
@@ -150,7 +150,7 @@ def test_timing_counts_every_pass_of_an_epoch():
     with pytest.raises(FitStopped) as stopped:
         fit()
     assert met == [4] * 4, "two batches of each pass"
-    assert stopped.value.seconds >= 0.99 * 5 * 10 * (0.01 + 0.02), "epochs, batches, and what both passes take at least"
+    assert stopped.value.seconds >= 0.99 * 7 * 10 * (0.01 + 0.02), "epochs, later ones too, batches, and what both passes take"
 
 
 def test_state_is_measured_in_bytes():
@@ -182,3 +182,22 @@ def test_rows_that_do_not_fit_are_moved_batch_by_batch(monkeypatch):
     assert isinstance(streamed._rows, Rows)
     batch = np.array([3, 0, 19])
     assert streamed[batch].tolist() == preloaded[batch].tolist() == [[48, 49, 50], [57, 58, 59], [0, 1, 2]]
+
+
+def test_recorded_text_survives_a_checkpoint(tmp_path):
+    path = tmp_path / "fit.pt"
+
+    def fit(stop, recorded):
+        context = FitContext(checkpoint=path, checkpoint_seconds=0)
+        for epoch in context.epochs(3, state={"x": np.zeros(1)}):
+            if recorded:
+                context.record("names", np.array(["a", "bc"]))
+            if epoch == stop:
+                return context
+            context.end_epoch(loss=0.0)
+        return context
+
+    fit(1, True)
+    assert fit(None, False).records["names"].tolist() == ["a", "bc"]
+    with pytest.raises(TypeError, match="must be an array of numbers or text"):
+        FitContext().record("when", np.array(["2020-01-01"], dtype="datetime64[D]"))

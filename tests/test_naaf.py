@@ -247,8 +247,27 @@ def test_a_threshold_keeps_a_share_of_the_one_before():
     after = walked(moments, before, 2.0, 299)
     assert after[:, 1].tolist() == pytest.approx([0.7 * threshold.item() + 0.3 * 0.2, 0.7 * safe.item() + 0.3 * 0.1])
     assert walked(moments, before, 2.0, 300)[:, 1].tolist() == pytest.approx([0.2, 0.1]), "exactly as many: they stay"
-    assert walked(moments, before, 2.0, 301)[:, 1].tolist() == [0, 0], "fewer: they are 0"
-    assert walked(torch.zeros(5, 1), before, 2.0, 200)[:, 1].tolist() == [0, 0], "no caption ranks its own image first"
+    for few, least in ((moments, 301), (torch.zeros(5, 1), 200)):
+        assert walked(few, before, 2.0, least)[:, 1].tolist() == pytest.approx([0.2, 0.1]), "fewer, or none: they stay too"
+        assert walked(few, before, 2.0, least, anew=True)[:, 1].tolist() == [0, 0], "as released they are 0"
+    assert walked(moments, before, 2.0, 300, anew=True)[:, 1].tolist() == pytest.approx([0.2, 0.1])
+
+
+@pytest.mark.parametrize(("mining", "after"), [("previous", [0.3, 0.4]), ("released", [0.0, 0.0])])
+def test_a_batch_of_few_words_keeps_the_thresholds_but_as_released(mining, after):
+    net = similarity(mining, least_words=10_000, thresholds=(0.3, 0.4))
+    net(*encoded(), LENGTHS)
+    assert net.thresholds.tolist() == pytest.approx(after)
+
+
+def test_the_released_walk_scores_again_only_what_changes():
+    net, columns = similarity("released", least_words=5, thresholds=(0.35, 0.25)), []
+    scores = net._scores
+    net._scores = lambda images, captions, *given: columns.append(len(captions)) or scores(images, captions, *given)
+    net(*encoded(), LENGTHS)
+    assert columns[0] == columns[-1] == len(LENGTHS)
+    assert len(columns) > 2
+    assert max(columns[1:-1]) < len(LENGTHS)
 
 
 def test_mined_are_the_words_of_captions_that_rank_their_own_image_first():
@@ -292,6 +311,18 @@ def test_thresholds_are_learnt_in_a_fit_and_kept_with_the_network():
         fit_method(each, train, FitContext())
     assert 0.1 < method.nets_[0].state_dict()["similarity.thresholds"][0] < 1
     assert few.nets_[0].similarity.thresholds.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+@pytest.mark.parametrize("mining", ["previous", "released"])
+def test_an_epoch_without_any_threshold_is_warned_of_once(mining, epochs, caplog):
+    train = data(regions=4, train=40).train
+    for least_words in (10_000, 1):
+        fit_method(smoke("naaf", epochs=epochs, mining=mining, batch_size=20, least_words=least_words), train, FitContext())
+    assert [message.split(":")[:2] for message in caplog.messages] == [
+        ["naaf", " no threshold was found by the end of epoch 0"]
+    ]
+    assert "more than 10000 words" in caplog.text
 
 
 # ---- the released code ------------------------------------------------------------------------------------------------

@@ -21,7 +21,16 @@ def test_what_is_known_by_numbers_only_says_so_and_has_no_network():
         find_method("yu2018")
     facts = describe("yu2018")
     assert facts["here"] == "nothing: published numbers only, no network"
-    assert facts["numbers"]["lnc2024 Table 3, msr-vtt, text-to-video, none 0"] == "r@1 10.2, r@5 31.2, r@10 43.2, medr 13"
+    assert (
+        facts["numbers"]["lnc2024 Table 3, msr-vtt, text-to-video, none 0, Yu et al. (2018)"]
+        == "r@1 10.2, r@5 31.2, r@10 43.2, medr 13"
+    )
+
+
+def test_doubts_about_a_printed_number_are_shown_with_it():
+    assert "medr 99 [SUSPECT" in str(describe("lnc")["published numbers"])
+    assert "real 0" not in str(describe("miech2019")["numbers"]) and "nan" not in str(describe("miech2019")["numbers"])
+    assert "r@10 1.0" in str(describe("random")["published numbers"]), "with the digits as printed"
 
 
 def test_every_published_method_is_listed_with_its_name_here():

@@ -183,3 +183,13 @@ def test_bounded_info_nce_lies_between_info_nce_and_the_mean_absolute_error():
 def test_q_outside_its_range_is_refused():
     with pytest.raises(ValueError, match=r"robust_infonce.q must lie in \(0, 1\], got 1.5"):
         build_method("robust_infonce", q=1.5)
+
+
+def test_words_without_a_vocabulary_and_a_single_pair_are_refused():
+    train = split()
+    image, text = train.modalities
+    numbers = PairedSet(modalities=(image, replace(text, vocabulary=None)), pairs=train.pairs)
+    with pytest.raises(ValueError, match="to learn the words of 'text' their vocabulary is needed"):
+        _ = PairData(numbers, FitContext()).sizes
+    with pytest.raises(ValueError, match="two training pairs or more are needed, each other's negatives, got 1"):
+        PairData(replace(train, pairs=train.pairs[:1]), FitContext())

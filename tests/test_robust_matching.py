@@ -299,6 +299,37 @@ def test_two_planted_beta_distributions_are_told_apart():
     assert np.isfinite(bicro.beta_beliefs(np.array([0.0, 0.0, 1.0, 1.0]))).all()
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_above_the_lower_mean_no_larger_loss_is_believed_more(seed):
+    rng = np.random.default_rng(seed)
+    losses = np.concatenate([rng.exponential(0.01, 12_000), np.abs(rng.normal(0.15, 0.05, 8_000))])
+    order = np.argsort(losses)
+    beliefs, clean = bicro.beta_beliefs(losses)[order], (order < 12_000)
+    above = losses[order] > 0.02  # twice the mean of the clean ones
+    assert (np.diff(beliefs[above]) <= 0).all()
+    assert beliefs[-200:].max() < 0.5
+    assert ((beliefs > 0.5) == clean).mean() > 0.9
+    np.testing.assert_allclose(bicro.beta_beliefs(losses[order]), beliefs, rtol=1e-9, err_msg="whatever the order of the pairs")
+
+
+@pytest.mark.parametrize(
+    ("losses", "spread", "why"),
+    [
+        ([0.1, 0.5], 1e-5, "collapsed, its scores deviate by 1.0e-05"),
+        ([0.1, 0.1], 0.1, "the losses of the pairs are equal, so that none can be told apart"),
+        ([0.1, np.nan], np.nan, "the losses of the pairs are not finite, so that none can be told apart"),
+    ],
+)
+def test_losses_that_tell_nothing_leave_every_pair_clean_and_the_warning_says_why(losses, spread, why, caplog):
+    method = build_method("bicro", **SMALL)
+    method.weights_, method._peers = np.full((2, 2), np.nan), bicro.Peers()
+    method._peers.pair_losses = lambda data: (np.array([losses, [0.1, 0.5]]), np.array([spread, 0.1]))
+    method.estimate(None, FitContext())
+    assert caplog.messages == [f"bicro, epoch -1, network A: {why}; all pairs are taken to be clean"]
+    assert method.weights_[0].tolist() == [1, 1]
+    assert method.weights_[1, 0] > 0.5 > method.weights_[1, 1]
+
+
 def test_one_round_of_the_beta_mixture_by_hand(monkeypatch):
     monkeypatch.setattr(bicro, "ROUNDS_OF_EM", 1)
     x = np.array([0.0, 0.2, 0.5, 0.9, 1.0]).clip(1e-4, 1 - 1e-4)
@@ -381,7 +412,9 @@ class Interrupted(Exception):
     """Stops a fit as a kill would."""
 
 
-@pytest.mark.parametrize(("name", "at"), [("rcl", 1), ("crcl", 1), ("crcl", 3), ("decl", 2), ("decl", 3), ("bicro", 3)])
+@pytest.mark.parametrize(
+    ("name", "at"), [("rcl", 1), ("crcl", 1), ("crcl", 2), ("crcl", 3), ("decl", 2), ("decl", 3), ("bicro", 3)]
+)
 def test_an_interrupted_fit_goes_on_with_the_same_bits(name, at, tiny, tmp_path):
     def stop():
         if context.epoch == at:

@@ -2,11 +2,15 @@
 
 import csv
 import json
+import re
+import warnings
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from xmbench import FitContext, Noise, build_method, corrupt, load_dataset
+from xmbench.convert import convert
 from xmbench.datasets import MissingDataError, dataset_card, howto100m, is_ready
 from xmbench.datasets._video import WordRows, words_of
 from xmbench.evaluate import embed_split, measure
@@ -58,12 +62,12 @@ def make_msrvtt(root, n_train=8, n_test=4):
     folder.mkdir()
     train, test = ([f"video{i}" for i in range(a, b)] for a, b in ((0, n_train), (n_train, n_train + n_test)))
     save_csv(folder / "train.csv", ["video_id"], [[name] for name in train])
-    sentences = [{"video_id": f"video{i}", "caption": f"a man {i} {j}, Dog!", "sen_id": 0} for j in range(3) for i in range(99)]
+    sentences = [{"video_id": f"video{i}", "caption": "a man, Dog!", "sen_id": 0} for j in range(3) for i in range(99)]
     (folder / "videodatainfo_2017.json").write_text(json.dumps({"sentences": sentences}), "utf-8")
     save_csv(
         folder / "test_sentences.csv",
         ["key", "video_id", "sentence"],
-        [[i, name, "the été, runs"] for i, name in enumerate(test)],
+        [[i, name, "été, runs"] for i, name in enumerate(test)],
     )
     save_features(folder / "train_features.npz", train)
     save_features(folder / "test_features.npz", [*train, *test])
@@ -85,7 +89,7 @@ def make_lsmdc(root, n_test=5):
 
 def youcook2_arrays(names):
     vectors = {kind: np.stack([vector(name, d) for name in names]) for kind, d in (("2d", D2), ("3d", D3))}
-    return {**vectors, "caption": np.array([f"a dog {name}" for name in names]), "id": np.array(names)}
+    return {**vectors, "caption": np.array(["a dog" for _ in names]), "id": np.array(names)}
 
 
 def make_youcook2(root):
@@ -107,7 +111,7 @@ def make_howto100m(root, seconds=20):
         ["video_id", "task_id", "path"],
         [[name, i, f" {i}/{name}.npy"] for i, name in enumerate(names)],
     )
-    lines = {"start": [0.0, 2.0, 4.0, 11.5], "end": [2.0, 4.0, 11.0, 12.0], "text": ["a man", "runs", "the dog", "a dog"]}
+    lines = {"start": [0.0, 2.0, 4.0, 11.5], "end": [2.0, 4.0, 11.0, 12.0], "text": ["a man", "runs", "dog", "a dog"]}
     (folder / "captions.json").write_text(json.dumps(dict.fromkeys(names, lines)), "utf-8")
     for kind, width, rate in (("2d", D2, 1), ("3d", D3, 1.5)):
         for i, name in enumerate(names):
@@ -163,7 +167,7 @@ def test_msrvtt_has_all_captions_of_every_clip_in_their_order(root):
     }  # fmt: skip
     _, words, lengths, _, captions, _ = parts(dataset.train)
     assert captions[:3].tolist() == [f"{captions[0].partition('#')[0]}#{j}" for j in range(3)]
-    assert np.array_equal(words[0], looked_up("a", "man", "Dog")), "numbers have no vector; upper case counts"
+    assert np.array_equal(words[0], looked_up("a", "man", "Dog")), "upper case counts"
     assert set(lengths) == {3}
     assert np.array_equal(parts(dataset.tests["test"])[1][0], looked_up("été", "runs"))
     again = load_dataset("msrvtt", valid_videos=2)
@@ -227,11 +231,50 @@ def test_captions_of_unknown_words_are_zeros_with_a_warning_and_long_ones_are_cu
     rows = [["video8", "xyz!"], ["video9", ""], ["video10", "zzz " + "dog a " * 15], ["video11", "dog"]]
     save_csv(folder / "test_sentences.csv", ["video_id", "sentence"], rows)
     with pytest.warns(UserWarning, match=r"test_sentences\.csv: 2 of the captions have no word with a vector, and are zeros"):
-        dataset = load_dataset("msrvtt", valid_videos=2)
+        dataset = load_dataset("msrvtt", valid_videos=2)  # of 33 words 2 are unknown
     _, words, lengths, _, _, _ = parts(dataset.tests["test"])
     assert lengths.tolist() == [1, 1, 20, 1]
     assert not words[:2].any()
     assert np.array_equal(words[2], looked_up(*["dog", "a"] * 10))
+
+
+@pytest.mark.parametrize(("unknown", "said"), [(1, None), (2, "18% of .* are dropped, most often xyz; if"), (9, "50% of")])
+def test_many_words_without_a_vector_are_said_with_their_share(root, unknown, said):
+    folder = make_msrvtt(root)
+    rows = [["video8", "a man runs"], ["video9", "a man runs"], ["video10", "a man runs" + " xyz" * unknown]]
+    save_csv(folder / "test_sentences.csv", ["video_id", "sentence"], rows)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load_dataset("msrvtt", valid_videos=2)
+    assert len(caught) == (said is not None)
+    assert said is None or re.search(rf"test_sentences\.csv: {said}", str(caught[0].message))
+
+
+# Word vectors out of a word2vec file
+
+CAPTION_FILES = {  # as docs/data.md has them
+    "msrvtt": ["msrvtt/videodatainfo_2017.json", "msrvtt/test_sentences.csv"],
+    "lsmdc": ["lsmdc/train.csv", "lsmdc/valid.csv", "lsmdc/test.csv"],
+    "youcook2": ["youcook2/train.npz", "youcook2/val.npz"],
+    "howto100m": ["howto100m/captions.json", "msrvtt/test_sentences.csv"],
+}
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_the_documented_files_have_every_word_of_the_captions(root, name):
+    whole = MAKE[name](root) / "word_vectors.npz"
+    before = [parts(split)[1] for split in load_dataset(name, **FEW[name]).splits().values()]
+    whole.unlink()
+    rows = [word.encode() + b" " + row.astype("<f4").tobytes() + b"\n" for word, row in zip(WORDS, word_vectors(), strict=True)]
+    (root / "w.bin").write_bytes(f"{len(rows) + 1} {W}\n".encode() + b"".join(rows) + b"unused " + bytes(4 * W) + b"\n")
+    convert(root / "w.bin", whole, [root / file for file in CAPTION_FILES[name]])
+    with np.load(whole) as made:
+        assert {"a", "dog"} & set(made["words"].tolist())
+        assert "unused" not in made["words"]
+    after = [parts(split)[1] for split in load_dataset(name, **FEW[name]).splits().values()]
+    assert all(map(np.array_equal, before, after))
+    lines = [line for line in (ROOT / "docs" / "data.md").read_text("utf-8").splitlines() if f"{name}/word_vectors.npz" in line]
+    assert [re.findall(r"--words (\S+)", line) for line in lines] == [CAPTION_FILES[name]]
 
 
 def test_word_vectors_are_looked_up_when_they_are_asked_for():
@@ -254,8 +297,20 @@ def arrays(name, **values):
     return lambda folder: np.savez(folder / name, **values)
 
 
-def text(name, content):
-    return lambda folder: (folder / name).write_text(content)
+def text(name, content, features_of=None):
+    def spoil(folder):
+        (folder / name).write_text(content)
+        for file, clips in (features_of or {}).items():
+            save_features(folder / file, clips)
+
+    return spoil
+
+
+def deflated_with_damage(folder):
+    np.savez_compressed(folder / "val.npz", **youcook2_arrays(["a_1"]))
+    raw = bytearray((folder / "val.npz").read_bytes())
+    raw[60:90] = b"\xff" * 30
+    (folder / "val.npz").write_bytes(raw)
 
 
 def no_3d(folder):
@@ -269,7 +324,7 @@ BAD = {
     "no 2d at all": ("msrvtt", arrays("train_features.npz", **{"3d": np.ones(2), "3d.ids": np.ones(2)}),
         r"must hold 2d\.ids, 2d, got 3d, 3d\.ids; files of the release become these by `xmbench data convert`"),
     "another number of rows": ("msrvtt", features(**{"2d": np.ones((3, D2))}),
-        r"2d must be one vector for each of 8 ids, got \(3, 6\)"),
+        r"2d must be one vector of numbers for each of 8 ids, got float64 \(3, 6\)"),
     "another width": ("msrvtt", features(**{"2d": np.ones((8, 9))}),
         r"every split must have vectors of one width, got \{'train': 13, 'valid': 13, 'test': 10\}"),
     "a pickle": ("msrvtt", text("train_features.npz", "(dp0\n."), r"must be a whole \.npz file .*by `xmbench data convert`"),
@@ -284,11 +339,29 @@ BAD = {
     "few word vectors": ("lsmdc", arrays("word_vectors.npz", words=np.array(["a"]), vectors=np.ones((2, 3))),
         r"word_vectors\.npz: vectors must be one for each of 1 words"),
     "a column short": ("youcook2", arrays("val.npz", **{**youcook2_arrays(["a_1"]), "id": np.array(["a", "b"])}),
-        r"must hold 2d, 3d, caption, id with one row per clip, got"),
+        r"must hold 2d and 3d .* with one row per clip, got"),
     "a video without 3d": ("howto100m", no_3d, r"features_3d.*: every video must have features of both kinds, 2d and 3d"),
     "no lines": ("howto100m", text("captions.json", "{}"), "every video must have captions, got none of 'tube"),
     "uneven lines": ("howto100m", text("captions.json", '{"v": {"start": [1], "end": [], "text": []}}'),
-        "start, end and text must be of one length, got others of video 'v'"),
+        "start, end and text must be lists of one length, got others of video 'v'"),
+    "features as text": ("msrvtt", features(**{"2d": np.full((8, D2), "x")}),
+        r"2d must be one vector of numbers for each of 8 ids, got <U1 \(8, 6\)"),
+    "features twice": ("msrvtt", features(**{"2d.ids": np.array(["video0", *(f"video{i}" for i in range(7))])}),
+        r"2d\.ids must name every clip once, got 8 names of 7 clips"),
+    "ids that are none": ("msrvtt", features(**{"2d.ids": np.array("video0")}), "2d must be one vector of numbers for each of"),
+    "columns as text": ("youcook2", arrays("val.npz", **{**youcook2_arrays(["a_1"]), "2d": np.array([["x"]])}),
+        "must hold 2d and 3d .* numbers, caption and id .* text"),
+    "captions as numbers": ("youcook2", arrays("val.npz", **{**youcook2_arrays(["a_1"]), "caption": np.ones(1)}),
+        "must hold 2d and 3d .* numbers, caption and id .* text"),
+    "a clip of youcook2 twice": ("youcook2", arrays("val.npz", **youcook2_arrays(["a_1", "b_1", "a_1"])),
+        r"val\.npz: every clip must be named once, got 'a_1' more often in test"),
+    "a test clip to learn from": ("msrvtt", text("test_sentences.csv", "video_id,sentence\nvideo0,a dog\nvideo1,a\nvideo9,a\n"),
+        r"msrvtt: no clip may be in two splits, got 'video0' and [12] clips in all in (train|valid) and test; take"),
+    "a film in two splits": ("lsmdc", text("valid.csv", "train_1\t0\t0\t0\t0\ta dog\n", {"valid_features.npz": ["train_1"]}),
+        "lsmdc: no clip may be in two splits, got 'train_1' and 1 clips in all in train and valid"),
+    "clips of youcook2 in both": ("youcook2", arrays("val.npz", **youcook2_arrays([f"film_{v}_0" for v in range(5)])),
+        "youcook2: no clip may be in two splits, got 'film_._0' and 3 clips in all in train and test"),
+    "a damaged deflated file": ("youcook2", deflated_with_damage, r"val\.npz: must be a whole \.npz file of arrays"),
     "other captions": ("howto100m", text("captions.json", '{"v": {"start": [1]}}'), "objects with the lists start, end"),
 }  # fmt: skip
 
@@ -299,6 +372,33 @@ def test_files_that_cannot_be_used_are_a_data_error(root, name):
     spoil(MAKE[dataset](root))
     with pytest.raises(DataError, match=said):
         load_dataset(dataset, **FEW[dataset])
+
+
+LINES = {"start": [0, 2.5], "end": [2, 2.5], "text": ["a dog", "a man"]}
+BAD_LINES = [
+    ({"start": [None, 2]}, "must be seconds from 0, the end not before the start, got None and 2 in video 'tube0'"),
+    ({"start": ["0", 2]}, "must be seconds from 0, .*, got '0' and 2"),
+    ({"end": [[2], 3]}, r"must be seconds from 0, .*, got 0 and \[2\]"),
+    ({"end": [True, 3]}, "must be seconds from 0, .*, got 0 and True"),
+    ({"end": [2, float("nan")]}, r"must be seconds from 0, .*, got 2\.5 and nan"),
+    ({"end": [2, 10**400]}, r"must be seconds from 0, .*, got 2\.5 and 10000"),
+    ({"end": [2, 2]}, r"must be seconds from 0, .*, got 2\.5 and 2 in"),
+    ({"start": [-1, 2]}, "must be seconds from 0, .*, got -1 and 2"),
+    ({"start": 1}, "start, end and text must be lists of one length, got others of video 'tube0'"),
+    ({"text": "ab"}, "start, end and text must be lists of one length"),
+    ({"text": ["a", None]}, "text must be a list of texts, got None in video 'tube0'"),
+]
+
+
+@pytest.mark.parametrize(("changed", "said"), BAD_LINES)
+def test_lines_of_narration_must_be_text_between_seconds(root, changed, said):
+    folder = make_howto100m(root)
+    lines = {f"tube{i}": {**LINES, **changed} if i == 0 else LINES for i in range(5)}
+    (folder / "captions.json").write_text(json.dumps(lines))
+    with pytest.raises(DataError, match=said):
+        load_dataset("howto100m", valid_videos=2)
+    (folder / "captions.json").write_text(json.dumps(dict.fromkeys(lines, LINES)))
+    assert len(load_dataset("howto100m", valid_videos=2).train.modalities[0]) == 6
 
 
 SMALL = [

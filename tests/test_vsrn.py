@@ -1,6 +1,7 @@
 """VSRN beside the released code's outputs; its graph, its images, and its captions beside a loop over their words."""
 
 import re
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -91,13 +92,20 @@ def test_a_zero_gets_no_gradient_and_the_others_the_usual():
     torch.testing.assert_close(x.grad, torch.tensor([[16 / 125, 0.0], [-12 / 125, 0.0]], dtype=torch.float64))
 
 
-def test_a_batch_of_one_image_is_normalised_by_running_statistics():
+def test_the_state_of_a_batch_of_one_image_is_normalised_by_running_statistics_and_the_graph_by_its_regions():
     encoder = random(ReasoningEncoder(7, 6, "f30k")).train()
-    before = encoder.bn.running_mean.clone()
+    layer = encoder.layers[0].bn
+    before, of_graph = encoder.bn.running_mean.clone(), layer.running_mean.clone()
     assert encoder(images(1)).isfinite().all()
     assert torch.equal(encoder.bn.running_mean, before)
+    assert not torch.equal(layer.running_mean, of_graph)
     encoder(images(2))
     assert not torch.equal(encoder.bn.running_mean, before)
+
+
+def test_images_of_one_region_are_refused():
+    with pytest.raises(ValueError, match="vsrn needs images of two regions or more, which reason about each other, got 1"):
+        fit_method(smoke("vsrn"), data(regions=1, train=40).train, FitContext())
 
 
 # ---- captions ---------------------------------------------------------------------------------------------------------
@@ -153,14 +161,18 @@ def test_the_loss_of_a_batch_is_that_of_ranking_and_a_share_of_the_captions():
     assert method.batch_loss(net, batch, 0).item() == pytest.approx(ranking.item(), abs=1e-12)
 
 
-def test_captions_are_learnt_and_without_their_weight_there_is_no_branch():
-    train, losses = data(regions=4, train=40).train, {}
+def test_captions_are_learnt_and_without_their_weight_there_is_no_branch(monkeypatch):
+    train, begun = data(regions=4, train=40).train, []
+    learns = vsrn.VSRN.learns
+    monkeypatch.setattr(vsrn.VSRN, "learns", lambda *given: begun.append(deepcopy(given[1][0])) or learns(*given))
     for weight in (0.0, 1.0):
-        method, context = smoke("vsrn", caption_weight=weight, epochs=1), FitContext()
-        fit_method(method, train, context)
-        assert (method.nets_[0].captioner is None) == (weight == 0)
-        losses[weight] = [row["loss"] for row in context.history]
-    assert losses[1.0][0] > losses[0.0][0] + 1 / 8
+        method = smoke("vsrn", caption_weight=weight, epochs=1)
+        fit_method(method, train, FitContext())
+        before, after = (
+            {name: p for name, p in net.named_parameters() if "captioner" in name} for net in (begun[-1], method.nets_[0])
+        )
+        assert len(after) == (len(list(Captioner(6, 11, 4, 5).parameters())) if weight else 0)
+        assert [name for name in after if torch.equal(before[name], after[name])] == []
     with pytest.raises(ValueError, match=r"vsrn\.caption_weight must be 0 or more, got -1"):
         build_method("vsrn", caption_weight=-1.0)
 

@@ -47,10 +47,10 @@ def weights(seed=0, *, width=32, layers=1, dim=32, kernel=(32, 1, 1), patches=4,
 
 
 @cache
-def checkpoint(seed=0):
-    """Path of a file with the weights of this seed."""
-    path = Path(_FOLDER.name) / f"clip{seed}.npz"
-    np.savez(path, **weights(seed))
+def checkpoint(seed=0, **shape):
+    """Path of a file with the weights of this seed and shape."""
+    path = Path(_FOLDER.name) / f"clip{seed}-{len(list(Path(_FOLDER.name).iterdir()))}.npz"
+    np.savez(path, **weights(seed, **shape))
     return str(path)
 
 

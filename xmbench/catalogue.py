@@ -5,7 +5,7 @@ import importlib.util
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xmbench.datasets import dataset_card, dataset_names, dataset_parameters
 from xmbench.metrics import METRICS
@@ -14,6 +14,9 @@ from xmbench.published import REPORTED, published_results
 from xmbench.registry import closest, find_method, method_names, modules, parameters_of
 from xmbench.spec import describe as describe_toml
 from xmbench.spec import load_protocol, shipped
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def catalogue(kind: str) -> list[dict[str, Any]]:
@@ -99,6 +102,7 @@ def _method(name: str) -> dict[str, Any]:
         "parameters": parameters_of(cls),
         "searched when tuned": {name: ", ".join(map(str, values)) for name, values in cls.info.search.items()},
         "origin": "re-implementation from a description" if cls.info.from_description else "paper or released code",
+        "published numbers": _numbers(published_results().query("registered == @name")),
         "description": inspect.getdoc(inspect.getmodule(cls)) or inspect.getdoc(cls) or "",
     }
 
@@ -127,26 +131,32 @@ def _metric(name: str) -> dict[str, Any]:
 
 
 def _reported(name: str) -> dict[str, Any]:
-    """What papers print of a method, by table and setting."""
+    """A method of the papers that has no network of this name here."""
     rows = published_results()
     rows = rows[rows["method"] == name]
-    numbers = {}
-    for (paper, table, *setting, noise, rate, direction), part in rows.groupby(_PRINTED, sort=False, dropna=False):
-        where = [f"{paper} Table {table}", *map(str, setting), f"{noise} {rate:g}", str(direction)]
-        measured = (f"{metric} {value:g}" for metric, value in zip(part["metric"], part["value"], strict=True))
-        numbers[", ".join(filter(None, where))] = ", ".join(measured)
     system = REPORTED.get(name, rows["method_label"].iloc[0])
-    return {"name": name, "kind": "published numbers", "here": _here(name), "system": system, "numbers": numbers}
+    return {"name": name, "kind": "published numbers", "here": _here(name), "system": system, "numbers": _numbers(rows)}
 
 
-_PRINTED = ["paper", "table", "dataset", "setting", "noise_type", "noise_rate", "direction"]
+def _numbers(rows: "pd.DataFrame") -> dict[str, str]:
+    """Published numbers by table, setting and direction, with what is doubtful about them."""
+    by = ["paper", "table", "dataset", "setting", "noise_type", "noise_rate", "direction", "method_label"]
+    numbers = {}
+    for (paper, table, *setting, noise, rate, direction, label), part in rows.groupby(by, sort=False, dropna=False):
+        noise_words = f"{noise} {rate:g}" if rate == rate else str(noise)
+        where = [f"{paper} Table {table}", *map(str, setting), noise_words, str(direction), str(label)]
+        printed = zip(part["metric"], part["printed"], part["note"], strict=True)
+        numbers[", ".join(filter(None, where))] = ", ".join(
+            f"{metric} {value}{f' [{note}]' if note else ''}" for metric, value, note in printed
+        )
+    return numbers
 
 
 def _here(name: str) -> str:
     """What there is of a published method in this package."""
     if name in REPORTED:
         return "nothing: published numbers only, no network"
-    return str(published_results().set_index("method")["registered"][name].iloc[0]) or "as a variant of a spec, or not"
+    return str(published_results().set_index("method")["registered"][name].iloc[0]) or "no method of that name"
 
 
 def _published() -> list[dict[str, Any]]:

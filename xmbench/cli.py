@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 DONE, INTERNAL, USAGE, SOME_FAILED, REGRESSION, NO_DATA, NOTHING, TIME_UP, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 7, 130
 REPORT_HINT = "xmbench run --methods mrl,ce,mcca --dataset wikipedia"
 
+KEEP = click.option(
+    "--keep", type=click.Choice(["none", "first", "all"]), default="first", show_default=True,
+    help="Seeds whose embeddings are stored.",
+)  # fmt: skip
 STORE = click.option("--store", default="results", show_default=True, help="Folder of results, or one parquet file of them.")
 
 
@@ -64,10 +68,6 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tune", metavar="grid | random:N | none", help="Choose hyper-parameters by validation."),
         click.option("--tune-per", type=click.Choice(["dataset", "rate"]), help="One choice per which.  [default: dataset]"),
         click.option("--protocol", help="How runs are validated and measured.  [default: default]"),
-        click.option("--keep", type=click.Choice(["none", "first", "all"]), default="first", show_default=True,
-                     help="Seeds whose embeddings are stored."),
-        STORE,
-        FORMAT,
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -90,6 +90,9 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @cli.command()
 @grid_options
+@KEEP
+@STORE
+@FORMAT
 @execution_options
 def run(
     jobs: int | None,
@@ -196,6 +199,9 @@ def _summary(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 @cli.command()
 @grid_options
+@KEEP
+@STORE
+@FORMAT
 @execution_options
 def plan(rerun: tuple[str, ...], **grid: Any) -> None:
     """Print the cells of a grid: what is done, what is shared, what cannot run and why."""
@@ -279,9 +285,12 @@ def results(store: str, where: str | None, form: str) -> None:
 @STORE
 @click.option("--out", default="reports", show_default=True, help="Folder to write to.")
 @click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
-@click.option("--spec", "spec_name", help="Show beside the results what of this spec has no run.")
-def report(store: str, out: str, where: str | None, spec_name: str | None) -> None:
-    """Render tables and figures from a store."""
+@grid_options
+def report(store: str, out: str, where: str | None, **grid: Any) -> None:
+    """Render tables and figures from a store.
+
+    With a grid, given by --spec or as for `run`, what of it has no run is shown as such.
+    """
     from pathlib import Path
 
     from xmbench.report import NothingToReport, render
@@ -289,8 +298,8 @@ def report(store: str, out: str, where: str | None, spec_name: str | None) -> No
 
     source = Store(store)
     rows = source.rows()
-    if spec_name:
-        rows = _with_planned(rows, spec_name)
+    if grid["spec_name"] or grid["methods"]:
+        rows = _with_planned(rows, _spec(**grid))
     try:
         files = render(source, Path(out), where=mark_stale(where_rows(rows, where)))
     except NothingToReport as error:
@@ -299,20 +308,18 @@ def report(store: str, out: str, where: str | None, spec_name: str | None) -> No
         click.echo(file)
 
 
-def _with_planned(rows: "pd.DataFrame", spec_name: str) -> "pd.DataFrame":
-    """The rows, and one of status "no run" for each run of the spec that is not among them."""
+def _with_planned(rows: "pd.DataFrame", spec: "Spec") -> "pd.DataFrame":
+    """The rows, and one of status "no run", or with its reason, for each run of the spec that is not among them."""
     import pandas as pd
 
     from xmbench.plan import plan as make_plan
     from xmbench.run import failure_row
-    from xmbench.spec import load_spec
 
     known = set(rows["run_id"])
-    missing = [cell for cell in make_plan(load_spec(spec_name), rows=rows) if cell.run.run_id not in known]
-    planned = pd.DataFrame(
-        [failure_row(cell, "no run", "") for cell in missing if cell.status == "ready"], columns=rows.columns
-    )
-    return pd.concat([rows, planned], ignore_index=True) if len(planned) else rows
+    missing = [cell for cell in make_plan(spec, rows=rows) if cell.run.run_id not in known and not cell.run.trial]
+    statuses = ["no run" if cell.status in ("ready", "waiting") else cell.status for cell in missing]
+    planned = [failure_row(cell, status, cell.reason) for cell, status in zip(missing, statuses, strict=True)]
+    return pd.concat([rows, pd.DataFrame(planned, columns=rows.columns)], ignore_index=True) if planned else rows
 
 
 @cli.command()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.types import NEEDS, Array, Embedding, Modality, PairedSet, Rows, fingerprint, stream, stream_seed
+from xmbench.types import NEEDS, Array, Embedding, Modality, PairedSet, Rows, Shapes, fingerprint, stream, stream_seed
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +67,16 @@ class Method(ABC):
         from xmbench.device import matmul
 
         return matmul(unit_rows(first.values), unit_rows(second.values).T)
+
+    def obstacle(self, shapes: Shapes) -> str:
+        """Why the method cannot learn from data of these shapes, with its present parameters; "" where it can.
+
+        It is asked when a grid is planned: what it says becomes the reason of a cell that is not applicable.
+
+        Args:
+            shapes: modality -> "vectors", "sequences" or "tokens" -> shape of the training split.
+        """
+        return ""
 
     def class_scores(self, modality: Modality) -> Array | None:
         """Score (n, c) of every class, in [0, 1]; None for methods without a classifier."""
@@ -211,7 +221,7 @@ class FitContext:
         self.best: dict[str, Best] = {}
         self.history: list[dict[str, float]] = []
         self.records: dict[str, Array] = {}
-        self._stage, self._stage_end, self._batch_calls, self._epoch_seconds = 0, 0, 0, 0.0
+        self._stage, self._stage_end, self._later, self._batch_calls, self._epoch_seconds = 0, 0, 0, 0, 0.0
         self._state: dict[str, Any] = {}
         self._ended = True
         self._saved_at = time.monotonic()
@@ -242,7 +252,7 @@ class FitContext:
             for m in train.modalities
         )
 
-    def epochs(self, n_epochs: int, state: Mapping[str, Any]) -> Iterator[int]:
+    def epochs(self, n_epochs: int, state: Mapping[str, Any], later: int = 0) -> Iterator[int]:
         """Count the epochs of one stage of training, from 0; a resumed fit begins after its last checkpoint.
 
         Args:
@@ -250,11 +260,13 @@ class FitContext:
             state: all that changes from epoch to epoch, by name: torch modules, optimisers, schedulers, tensors, and arrays
                 (changed in place). Never data. A later stage names what it needs of earlier ones too: a resumed fit
                 restores only what the interrupted stage names, and the best epoch goes back into the last stage's names.
+            later: epochs of the stages after this one, as far as they are known: estimates of time count them.
         """
         first, stage = self._enter_stage(dict(state), n_epochs)
         for epoch in range(first, n_epochs):
             self.epoch += 1
             self._ended, self._batch_calls, self._stage_end = False, 0, n_epochs - 1 - epoch
+            self._later = later
             if "torch" in _kinds(self._state):
                 self.seed_torch()
             yield epoch
@@ -276,7 +288,7 @@ class FitContext:
         _restore(state, resumed["state"])
         self.epoch, self.history = resumed["epoch"], resumed["history"]
         self.best = {key: Best(**best) for key, best in resumed["best"].items()}
-        self.records = {key: value.numpy() for key, value in resumed["records"].items()}
+        self.records = {key: np.asarray(value) for key, value in resumed["records"].items()}
         return resumed["stage_epoch"] + 1, stage
 
     def batches(self, n_items: int, batch_size: int, *, even: bool = False) -> Iterator[NDArray[np.int64]]:
@@ -304,7 +316,7 @@ class FitContext:
             selectable: False where this epoch must not be selected (warm-up, earlier stages).
         """
         if self._time_batches is not None:
-            raise FitStopped(self._epoch_seconds * (self._stage_end + 1))
+            raise FitStopped(self._epoch_seconds * (self._stage_end + 1 + self._later))
         row = {"epoch": float(self.epoch), "loss": float(loss), "selectable": float(selectable)}
         if self._stage_end == 0 or (self.epoch + 1) % self._validate_every == 0:
             with _Undisturbed(self._state):
@@ -333,8 +345,8 @@ class FitContext:
     def record(self, name: str, array: Array) -> None:
         """Keep a diagnostic array (losses per pair, prototypes, rectified labels) for the run's store; the last one counts."""
         values = np.array(array)
-        if values.dtype.hasobject:
-            raise TypeError(f"record {name!r} must be an array of numbers or text, got objects of shape {values.shape}")
+        if values.dtype.kind not in "biufcSU":
+            raise TypeError(f"record {name!r} must be an array of numbers or text, got {values.dtype} of shape {values.shape}")
         self.records[name] = values
 
     def _save(self, stage: int, stage_epoch: int) -> None:
@@ -349,10 +361,15 @@ class FitContext:
                 "state": _capture(self._state),
                 "history": self.history,
                 "best": {key: vars(best) for key, best in self.best.items()},
-                "records": {key: _as_tensor(value) for key, value in self.records.items()},
+                "records": {key: _plain(value) for key, value in self.records.items()},
             },
         )
         self._saved_at = time.monotonic()
+
+
+def _plain(array: Array) -> "torch.Tensor | list[Any]":
+    """What a checkpoint holds of a recorded array: a tensor, or text as a list."""
+    return array.tolist() if array.dtype.kind in "SU" else _as_tensor(array)
 
 
 def _as_tensor(array: Array) -> "torch.Tensor":

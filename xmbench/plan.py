@@ -275,6 +275,8 @@ def _obstacle(method: Method, needs: Needs, run: Run, dataset: Dataset) -> str:
         return f"{method.info.name} reads one class per item, {dataset.name} has items with several"
     if "pairs" in needs and dataset.train.pairs is None:
         return f"{method.info.name} reads pairs, which {dataset.name} has not"
+    if reason := method.obstacle(dataset.train.shapes()):
+        return reason
     return _obstacle_to_noise(run.noise, dataset)
 
 

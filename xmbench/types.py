@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
+Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # modality -> kind of features -> shape
+
 FEATURES = frozenset({"vectors", "sequences", "tokens"})
 NEEDS = FEATURES | {"features", "labels", "pairs", "clean"}  # "features": whatever of them a dataset has
 
@@ -173,6 +175,13 @@ class PairedSet:
     def n_classes(self) -> int:
         """Number of classes c, the same in every modality."""
         return self.modalities[0].n_classes
+
+    def shapes(self) -> Shapes:
+        """Modality -> "vectors", "sequences" or "tokens", as far as it has them -> shape."""
+        return {
+            m.name: {kind: getattr(m, kind).shape for kind in sorted(FEATURES) if getattr(m, kind) is not None}
+            for m in self.modalities
+        }
 
     def rows_together(self) -> Array:
         """(n, m) rows to read side by side: the pairs; where none were declared, row i with row i, shorter ones repeated.

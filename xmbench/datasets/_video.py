@@ -6,16 +6,20 @@
 
 A clip is its 2D and its 3D vector, each of unit length, side by side. The words of a caption are its runs of letters, digits,
 underscores and apostrophes, upper and lower case kept apart; those without a vector are dropped, the first 20 of the others
-kept. A caption of none is a single vector of zeros, and counted in a warning.
+kept. A caption of none is a single vector of zeros. A warning counts those, and tells which words are dropped most often where
+more than a tenth of all are: the vectors of Google News have none of "a", "and", "of" and "to".
 
 Miech et al., HowTo100M, ICCV 2019; checked against antoine77340/howto100m, msrvtt_dataloader.py and its siblings
 (`_tokenize_text`, `_words_to_we`, `__getitem__`). There what a file lacks is a KeyError during training.
 """
 
 import csv
+import itertools
 import re
 import warnings
 import zipfile
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +34,8 @@ from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, 
 WORD_VECTORS = "word_vectors.npz"
 KINDS = ("2d", "3d")  # of features, in the order in which they stand side by side
 MAX_WORDS = 20  # of a caption
+NUMBERS = "fiu"  # NumPy's letters
+MANY_UNKNOWN, SHOWN_UNKNOWN = 0.1, 5  # share of words without a vector that is worth a warning, and how many it names
 HOW_TO_CONVERT = "files of the release become these by `xmbench data convert`"
 
 _WORD = re.compile(r"[\w']+")
@@ -110,9 +116,12 @@ def read_features(path: Path, ids: Sequence[str]) -> NDArray[np.float32]:
     parts = []
     for kind in KINDS:
         names, values = npz_arrays(path, f"{kind}.ids", kind)
-        if values.ndim != 2 or len(names) != len(values):
-            raise DataError(f"{path}: {kind} must be one vector for each of {len(names)} ids, got {values.shape}")
+        if values.ndim != 2 or names.shape != values.shape[:1] or values.dtype.kind not in NUMBERS:
+            got = f"{values.dtype} {values.shape}"
+            raise DataError(f"{path}: {kind} must be one vector of numbers for each of {names.size} ids, got {got}")
         row_of = {name: i for i, name in enumerate(names.tolist())}
+        if len(row_of) < len(names):
+            raise DataError(f"{path}: {kind}.ids must name every clip once, got {len(names)} names of {len(row_of)} clips")
         if missing := [name for name in ids if name not in row_of]:
             got = f"no {kind} features of {missing[0]!r} and {len(missing)} of {len(ids)} clips in all"
             raise DataError(f"{path}: every clip must have features of both kinds, {' and '.join(KINDS)}, got {got}")
@@ -137,7 +146,7 @@ def npz_arrays(path: Path, *names: str) -> list[Array]:
             if any(name not in content for name in names):
                 raise DataError(f"{path}: must hold {', '.join(names)}, got {', '.join(content)}; {HOW_TO_CONVERT}")
             return [content[name] for name in names]
-    except (ValueError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, OSError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path}: must be a whole .npz file of arrays ({error}); {HOW_TO_CONVERT}") from None
@@ -153,7 +162,12 @@ def words_of(caption: str) -> list[str]:
 
 
 def assembled(card: Card, parts: Mapping[str, Part], parameters: Mapping[str, Any]) -> Dataset:
-    """The dataset of the parts "train", "valid" and "test", its words looked up in the vectors of the dataset's folder."""
+    """The dataset of the parts "train", "valid" and "test", its words looked up in the vectors of the dataset's folder.
+
+    Raises:
+        DataError: a clip twice or in two splits, vectors of different widths, or no whole file of word vectors.
+    """
+    _check_names(card, parts)
     widths = {split: part.vectors.shape[1] for split, part in parts.items()}
     if len(set(widths.values())) > 1:
         raise DataError(f"{card.name}: the clips of every split must have vectors of one width, got {widths}")
@@ -165,11 +179,24 @@ def assembled(card: Card, parts: Mapping[str, Part], parameters: Mapping[str, An
     )  # fmt: skip
 
 
+def _check_names(card: Card, parts: Mapping[str, Part]) -> None:
+    """No clip may stand in a split twice, nor in two splits."""
+    named = {split: set(part.ids) for split, part in parts.items()}
+    for split, part in parts.items():
+        if len(named[split]) < len(part.ids):
+            twice = Counter(part.ids).most_common(1)[0][0]
+            raise DataError(f"{part.where}: every clip must be named once, got {twice!r} more often in {split}")
+    for split, other in itertools.combinations(parts, 2):
+        if both := sorted(named[split] & named[other]):
+            got = f"{both[0]!r} and {len(both)} clips in all in {split} and {other}"
+            raise DataError(f"{card.name}: no clip may be in two splits, got {got}; take them out of one of the files")
+
+
 def _word_table(path: Path, captions: Sequence[str]) -> tuple[dict[str, int], NDArray[np.float32]]:
     """Word -> its row in a table (V + 1, d) of vectors, for the words of the captions alone; row 0 is zeros."""
     words, vectors = npz_arrays(path, "words", "vectors")
-    if vectors.ndim != 2 or len(words) != len(vectors) or vectors.dtype.kind != "f":
-        raise DataError(f"{path}: vectors must be one for each of {len(words)} words, got {vectors.dtype} {vectors.shape}")
+    if vectors.ndim != 2 or words.shape != vectors.shape[:1] or vectors.dtype.kind != "f":
+        raise DataError(f"{path}: vectors must be one for each of {words.size} words, got {vectors.dtype} {vectors.shape}")
     used = {word for caption in captions for word in words_of(caption)}
     rows = [i for i, word in enumerate(words.tolist()) if word in used]
     table = np.zeros((len(rows) + 1, vectors.shape[1]), dtype=np.float32)
@@ -180,12 +207,22 @@ def _word_table(path: Path, captions: Sequence[str]) -> tuple[dict[str, int], ND
 def _paired(part: Part, numbers: Mapping[str, int], table: Array) -> PairedSet:
     ids = np.zeros((len(part.captions), MAX_WORDS), dtype=np.int32)
     lengths = np.ones(len(part.captions), dtype=np.int64)
+    n_words, unknown = 0, Counter[str]()
     for i, caption in enumerate(part.captions):
-        known = [numbers[word] for word in words_of(caption) if word in numbers][:MAX_WORDS]
+        words = words_of(caption)
+        known = [numbers[word] for word in words if word in numbers][:MAX_WORDS]
         ids[i, : len(known)] = known
         lengths[i] = max(len(known), 1)
-    if unknown := int((ids[:, 0] == 0).sum()):
-        warnings.warn(f"{part.where}: {unknown} of the captions have no word with a vector, and are zeros", stacklevel=2)
+        n_words += len(words)
+        unknown.update(word for word in words if word not in numbers)
+    if empty := int((ids[:, 0] == 0).sum()):
+        warnings.warn(f"{part.where}: {empty} of the captions have no word with a vector, and are zeros", stacklevel=2)
+    if unknown.total() > MANY_UNKNOWN * n_words:
+        often = ", ".join(word for word, _ in unknown.most_common(SHOWN_UNKNOWN))
+        share = f"{unknown.total() / n_words:.0%} of the words of captions have no vector and are dropped, most often {often}"
+        warnings.warn(
+            f"{part.where}: {share}; if these are not what your vectors lack, convert those of all words", stacklevel=2
+        )
     place = np.arange(len(part.clip_of)) - np.searchsorted(part.clip_of, part.clip_of)
     video = Modality(name="video", vectors=Rows(part.vectors), item_ids=np.array(part.ids, dtype=np.str_))
     names = [f"{part.ids[clip]}#{j}" for clip, j in zip(part.clip_of.tolist(), place.tolist(), strict=True)]

@@ -29,6 +29,7 @@ from xmbench.datasets._files import find_file
 from xmbench.datasets._video import KINDS, MAX_WORDS, WORD_VECTORS, Part, assembled, held_out, read_table, unit
 from xmbench.types import Array, Card, DataError, Dataset, stream
 
+LATEST = 1e9  # seconds
 RATES = {"2d": 1.0, "3d": 24.0 / 16.0}  # features per second
 
 CARD = Card(
@@ -142,14 +143,26 @@ def _captions(path: Path) -> dict[str, dict[str, list[Any]]]:
     try:
         captions: dict[str, dict[str, list[Any]]] = json.loads(path.read_bytes())
         for name, lines in captions.items():
-            if len({len(lines[key]) for key in ("start", "end", "text")}) > 1:
-                raise DataError(f"{path}: start, end and text must be of one length, got others of video {name!r}")
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _check_lines(path, name, *(lines[key] for key in ("start", "end", "text")))
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         if isinstance(error, DataError):
             raise
         wanted = "an object of objects with the lists start, end and text"
         raise DataError(f"{path}: must be {wanted} ({error!r}); convert it again by `xmbench data convert`") from None
     return captions
+
+
+def _check_lines(path: Path, video: str, starts: list[Any], ends: list[Any], texts: list[Any]) -> None:
+    """The lines of a video must be text from a second to a later one."""
+    if not all(isinstance(values, list) for values in (starts, ends, texts)) or not len(starts) == len(ends) == len(texts):
+        raise DataError(f"{path}: start, end and text must be lists of one length, got others of video {video!r}")
+    for start, end, text in zip(starts, ends, texts, strict=True):
+        seconds = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (start, end))
+        if not seconds or not 0 <= start <= end <= LATEST:
+            got = f"{start!r:.40} and {end!r:.40} in video {video!r}"
+            raise DataError(f"{path}: start and end must be seconds from 0, the end not before the start, got {got}")
+        if not isinstance(text, str | int | float):
+            raise DataError(f"{path}: text must be a list of texts, got {text!r:.40} in video {video!r}")
 
 
 def _part(
@@ -170,11 +183,8 @@ def _part(
     files = [[folder / path for folder in folders] for _, path in videos]
     if missing := next((path for paths in files for path in paths if not path.exists()), None):
         read_video(missing)
-    seconds = np.array(spans, dtype=np.float64)
-    if not (np.isfinite(seconds).all() and (seconds >= 0).all()):
-        raise DataError(f"{CARD.name}: starts and ends must be seconds from 0, got {seconds.min()} to {seconds.max()}")
     widths = [read_video(path).shape[1] for path in files[0]]
-    rows = ClipRows(files, widths, np.array(video_of), seconds)
+    rows = ClipRows(files, widths, np.array(video_of), np.array(spans, dtype=np.float64))
     return Part(f"{CARD.name}/{split}", ids, cast(Array, rows), texts, np.arange(len(ids)))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xmbench.datasets._files import find_file
-from xmbench.datasets._video import KINDS, MAX_WORDS, WORD_VECTORS, Part, assembled, held_out, npz_arrays, unit
+from xmbench.datasets._video import KINDS, MAX_WORDS, NUMBERS, WORD_VECTORS, Part, assembled, held_out, npz_arrays, unit
 from xmbench.types import Card, DataError, Dataset
 
 CARD = Card(
@@ -57,7 +57,10 @@ def _part(name: str) -> Part:
     columns = *KINDS, "caption", "id"
     *kinds, captions, ids = npz_arrays(path, *columns)
     shapes = {column: values.shape for column, values in zip(columns, (*kinds, captions, ids), strict=True)}
-    if any(values.ndim != 2 for values in kinds) or len({shape[0] for shape in shapes.values()}) > 1:
-        raise DataError(f"{path}: must hold {', '.join(columns)} with one row per clip, got {shapes}")
+    table = all(values.ndim == 2 and values.dtype.kind in NUMBERS for values in kinds)
+    text = all(values.ndim == 1 and values.dtype.kind == "U" for values in (captions, ids))
+    if not table or not text or len({shape[0] for shape in shapes.values()}) > 1:
+        wanted = "2d and 3d (n, d) numbers, caption and id (n,) text, with one row per clip"
+        raise DataError(f"{path}: must hold {wanted}, got {shapes}, {', '.join(str(v.dtype) for v in (*kinds, captions, ids))}")
     vectors = np.concatenate([unit(values) for values in kinds], axis=1)
     return Part(str(path), ids.tolist(), vectors, captions.tolist(), np.arange(len(ids)))

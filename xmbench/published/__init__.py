@@ -1,4 +1,4 @@
-"""The numbers that papers print: package data with one loader. They are shown beside measured ones and never mixed into them.
+"""The numbers that papers print: package data with one loader, never mixed into measured ones.
 
 `results.csv` holds one row per printed number of "Learning Cross-Modal Retrieval with Noisy Labels" (mrl2021), the supplement
 of "Learning with Noisy Correspondence for Cross-modal Matching" (ncr2021), the supplement of the label-wise paper
@@ -28,14 +28,16 @@ REPORTED = {
 def published_results() -> "pd.DataFrame":
     """One row per printed number: paper, table, dataset, setting, noise, method, direction, metric, value, unit and note.
 
-    `registered` has the name of the method here, "" where there is none.
+    `printed` is `value` with the digits of the paper. `registered` has the name of the method here, "" where there is none.
     """
     import pandas as pd
 
     from xmbench.registry import method_names
 
     with files(__package__).joinpath("results.csv").open(encoding="utf-8") as file:
-        rows = pd.read_csv(file, dtype={"table": str}, keep_default_na=False, na_values={"noise_rate": [""]})
+        rows = pd.read_csv(file, dtype={"table": str, "value": str}, keep_default_na=False, na_values={"noise_rate": [""]})
     known, names = set(method_names()), rows["method"].str.replace("-", "_")
     renamed = names.replace({"sgr_c": "sgr_clean", "miech2019": "miech"})
-    return rows.assign(registered=renamed.where(renamed.isin(known), ""))
+    return rows.assign(
+        value=rows["value"].astype(float), printed=rows["value"], registered=renamed.where(renamed.isin(known), "")
+    )

@@ -21,16 +21,17 @@ def write_provenance(out: Path, files: Sequence[File]) -> Path:
 
 def _origin(file: File) -> dict[str, Any]:
     """What is written of one file; lists are separated by spaces."""
-    shas = sorted(set(file.runs["noise_sha"]) - {""})
+    runs = file.runs[file.runs["status"] != "no run"]
+    shas = sorted(set(runs["noise_sha"]) - {""})
     common = {name: getattr(file.group, name) for name in [*KEY, "split"]}
     return {
         "file": file.path.name,
         **common,
-        "noise": noise_words(file.runs),
+        "noise": noise_words(runs),
         "noise_shas": " ".join(shas),
-        "n_runs": len(file.runs),
-        "run_set": short_hash(file.runs["run_id"]),
-        "run_ids": " ".join(sorted(file.runs["run_id"])),
+        "n_runs": len(runs),
+        "run_set": short_hash(runs["run_id"]),
+        "run_ids": " ".join(sorted(runs["run_id"])),
     }
 
 
