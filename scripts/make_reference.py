@@ -9,14 +9,15 @@
     xmbench report --store results/reference/reduced/label_noise.parquet --out reports/reference/reduced
 
     xmbench run --spec lnc_table1_flickr8k --store results/flickr8k
-    python scripts/make_reference.py results/flickr8k results/reference/flickr8k --name noisy_correspondence
-    xmbench report --store results/reference/flickr8k/noisy_correspondence.parquet --out reports/reference/flickr8k
+    python scripts/make_reference.py results/flickr8k results/reference/flickr8k --name noisy_correspondence --embeddings none
+    xmbench report --store results/reference/flickr8k/noisy_correspondence.parquet --out reports/reference/flickr8k \
+        --spec lnc_table1_flickr8k
 
 To go on with a reference that lacks runs, copy its parquet and npz files into the store first: `run` then does only
 what is missing.
 
-All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves and
-its history; embeddings and input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left
+All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves,
+its history and its lists of pairs; embeddings and input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left
 out: they are large.
 """
 
@@ -28,14 +29,14 @@ import numpy as np
 from xmbench.store import Store, save_rows
 
 TSNE_RATE = 0.6
-SMALL = ("pr/", "history/")
+SMALL = ("pr/", "history/", "detected/", "recalled/")
 SHOWN = ("embedding/test/best_valid/", "input/", "labels/", "class_names")
 
 
 @click.command()
 @click.argument("source", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("target", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--embeddings", help="Methods whose embeddings are kept, separated by commas.  [default: all]")
+@click.option("--embeddings", help="Methods whose embeddings are kept, separated by commas, or none.  [default: all]")
 @click.option("--name", default="label_noise", show_default=True, help="Of the parquet file.")
 def main(source: Path, target: Path, embeddings: str | None, name: str) -> None:
     """Write the rows of SOURCE to TARGET/NAME.parquet and its small arrays beside it."""

@@ -27,7 +27,8 @@ def rsum_tables(group: Group, context: Context) -> list[File]:
         table, others = recall_table(group, cells, selection), matches_table(group, cells, selection)
         files += write_blocks(group, context, table, cells)
         path = context.out / f"{table.stem}.csv"
-        write_text(path, tidy(group, cells, selection).to_csv(index=False, float_format="%.10g", lineterminator="\n"))
+        told = cells[(cells["n"] > 0) | (cells["metric"] == RSUM[1])]  # a cell without a result is told once
+        write_text(path, tidy(group, told, selection).to_csv(index=False, float_format="%.10g", lineterminator="\n"))
         files.append(File(path, f"all metrics by noise rate, {selection_words(group, selection)}", group, group.runs))
         files += write_blocks(group, context, others, cells) if others.columns else []
     return files
