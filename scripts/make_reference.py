@@ -16,9 +16,9 @@
 To go on with a reference that lacks runs, copy its parquet and npz files into the store first: `run` then does only
 what is missing.
 
-All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves,
-its history and its lists of pairs; embeddings and input features stay at one noise rate, for the t-SNE figure. Values per query and rankings are left
-out: they are large.
+All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves, its
+history and its lists of pairs; embeddings and input features stay at one noise rate, for the t-SNE figure. Values per query and
+rankings are left out: they are large.
 """
 
 from pathlib import Path
