@@ -83,8 +83,9 @@ def provenance_words(group: Group, runs: pd.DataFrame, *more: str) -> str:
 
 
 def absent_words(group: Group, shown: Collection[str], what: str) -> str:
-    """Which methods a figure does not show, for want of what it needs; empty where there are none."""
-    absent = [label for label in group.labels if label not in shown]
+    """Which methods a figure does not show, for want of what it needs though they ran; empty where there are none."""
+    ran = set(group.runs.loc[group.runs["status"] != "no run", "label"])
+    absent = [label for label in group.labels if label in ran and label not in shown]
     return f"no {what}: {', '.join(absent)}" if absent else ""
 
 
