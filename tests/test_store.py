@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +175,7 @@ def test_a_full_disk_leaves_nothing_half_written(store, monkeypatch, room):
 
 def test_rows_are_written_last_so_that_their_file_means_done(store, monkeypatch):
     disk = Disk(monkeypatch, 1 << 30)
-    monkeypatch.setattr(store_module, "_write_table", lambda table, file: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(store_module, "write_rows", lambda table, file: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         store.write([row("c" * 16)], ARRAYS)
     assert f"{'c' * 16}.npz" in names(store)
@@ -188,16 +190,27 @@ def test_content_is_on_the_disk_before_the_name_is(store, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda number: (events.append("fsync"), fsync(number)))
     monkeypatch.setattr(Path, "replace", lambda path, target: (events.append(target.suffix), replace(path, target)))
     store.write([row("c" * 16)], ARRAYS)
-    assert events == ["fsync", ".npz", "fsync", ".parquet"]
+    assert events == ["fsync", ".npz", "fsync", "fsync", ".parquet", "fsync"], "the file, its name, the folder"
 
 
-def test_what_a_killed_worker_had_begun_is_removed_and_nothing_else(store):
-    mine, other = (store.path / f".{'c' * 16}.npz.{parent}-12" for parent in (os.getpid(), 1))
-    mine.touch()
-    other.touch()
+def test_only_what_a_process_that_is_gone_had_begun_is_removed(store, monkeypatch):
+    begun = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda path, target: begun.append(path.name) or replace(path, target))
+    store.write([row("c" * 16)], {})
+    (name,) = begun
+    machine, own = name.split(".")[-3:-1]
+    assert own == str(os.getpid())
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    of = {who: name.replace(f".{machine}.{own}.", f".{who}.") for who in (f"{machine}.{own}", f"{machine}.{gone.pid}")}
+    of |= {who: name.replace(f".{machine}.{own}.", f".{who}.") for who in ("else-1.1", "else-2.1")}
+    for other in of.values():
+        (store.path / other).touch()
+    os.utime(store.path / of["else-2.1"], (0, 0))
     before = names(store)
     store.remove_unfinished()
-    assert names(store) == [name for name in before if name != mine.name]
+    assert set(before) - set(names(store)) == {of[f"{machine}.{gone.pid}"], of["else-2.1"]}
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -266,7 +279,7 @@ def test_no_pickle_is_read_from_arrays(store, caplog):
     trapped[0] = Trap()
     np.savez(store.path / f"{'a' * 16}.npz", trapped=trapped)
     assert store.arrays("a" * 16) == {}
-    assert "allow_pickle=False" in caplog.text
+    assert "without a pickle" in caplog.text
 
 
 def test_nothing_is_written_as_a_pickle(store):
@@ -290,7 +303,7 @@ def test_a_file_that_cannot_be_opened_now_is_not_called_damaged(store, monkeypat
         raise PermissionError(errno.EACCES, "Permission denied")
 
     before = names(store)
-    monkeypatch.setattr(store_module.pq, "ParquetFile", refuse)
+    monkeypatch.setattr(pq, "ParquetFile", refuse)
     with pytest.raises(PermissionError):
         store.rows()
     monkeypatch.setattr(np, "load", refuse)

@@ -130,7 +130,7 @@ def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities
 
 def _n_networks(group: Group, runs: pd.DataFrame) -> pd.Series:
     """How many networks each run has: those that have rows of their own (0, 1, ...) where several do, else as stored."""
-    single = group.rows[group.rows["network"].fillna("").astype(str).str.isdigit()]
+    single = group.rows.loc[group.rows["network"].str.isdigit().eq(True), ["run_id", "network"]].astype(str)
     counts = runs["run_id"].map(single.groupby("run_id")["network"].nunique())
     return counts.where(counts > 1, runs["n_networks"]).rename("n_networks")
 
@@ -159,9 +159,11 @@ def _profile_notes(group: Group) -> list[str]:
 
 def _tuning_notes(group: Group) -> list[str]:
     """By which rule the hyper-parameters of which methods were chosen."""
+    if not group.tuned:
+        return []
     rules = group.runs.groupby(group.runs["tuning"].str.partition(" over ")[0])["label"].unique()
     listed = "; ".join(f"{rule}: {', '.join(sorted(labels))}" for rule, labels in rules.items())
-    return [f"Hyper-parameters chosen on the validation split, see {group.slug}_trials. {listed}."] if group.tuned else []
+    return [f"Hyper-parameters chosen on the validation split, see {group.slug}_trials. {listed}."]
 
 
 def _where(cells: pd.DataFrame, sign: str) -> str:

@@ -5,6 +5,7 @@ A group is one dataset with its parameters, one noise scheme with its options, o
 """
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable
@@ -22,6 +23,14 @@ Arrays = dict[str, NDArray[Any]]
 
 KEY = ["dataset", "dataset_params", "noise_scheme", "noise_options", "protocol", "protocol_sha", "tuned"]
 SELECTIONS = ("best_valid", "last")
+READ = (
+    "run_id status error dataset dataset_params features noise_scheme noise_rate noise_seed realised_rate noise_sha "
+    "noise_options method implementation method_version source_sha params seed protocol protocol_sha valid_labels tuning "
+    "trial profile split fold network selection direction metric value chance n_networks collapsed oracle from_description"
+).split()
+"""The columns that a report reads, and that tell whether a run is stale."""
+NEEDED = "split != 'valid' or tuning != 'none'"  # the rows that it reads: validation is shown of trials only
+MAX_STEM = 100  # characters that the name of a file begins with at most
 
 
 class Results(Protocol):
@@ -93,13 +102,13 @@ class Group:
     @cached_property
     def runs(self) -> pd.DataFrame:
         """One row per run, sorted by label, rate and seed."""
-        runs = self.rows.drop_duplicates("run_id")
+        runs = decoded(self.rows.drop_duplicates("run_id"))
         return runs.sort_values(["label", "noise_rate", "seed", "run_id"], ignore_index=True)
 
     @cached_property
     def finished(self) -> list[dict[Hashable, Any]]:
-        """The finished runs as dictionaries, sorted by label, rate and seed."""
-        return self.runs[self.runs["status"] == "ok"].to_dict("records")
+        """Label, noise_rate and run_id of each finished run, sorted by label, rate and seed."""
+        return self.runs.loc[self.runs["status"] == "ok", ["label", "noise_rate", "run_id"]].to_dict("records")
 
     @cached_property
     def labels(self) -> list[str]:
@@ -146,8 +155,12 @@ class Group:
 
         Networks are averaged by the harness (network `mean`); so are the folds of one run, or else here.
         """
+        return self._scores[selection]
+
+    @cached_property
+    def _scores(self) -> dict[str, pd.DataFrame]:
         rows = self.rows[(self.rows["metric"] == self.metric) & (self.rows["network"] == "mean")]
-        return _measured(rows, selection, ["direction"])
+        return {selection: _measured(rows, selection, ["direction"]) for selection in SELECTIONS}
 
     def measures(self, selection: str) -> pd.DataFrame:
         """All metrics of the split, one row per run, network, direction and metric, with `value` and `chance`."""
@@ -163,10 +176,10 @@ def _measured(rows: pd.DataFrame, selection: str, by: list[str]) -> pd.DataFrame
     """Values of finished runs in the retrieval directions and their mean; folds are averaged where no average is stored."""
     rows = rows[(rows["status"] == "ok") & (rows["selection"] == selection) & rows["value"].notna()]
     whole = rows["fold"] == ""
-    rows = rows[whole | ~whole.groupby(rows["run_id"]).transform("any")]
+    rows = rows[whole | ~whole.groupby(rows["run_id"], observed=True).transform("any")]
     rows = rows[(rows["direction"] == "mean") | rows["direction"].str.contains("2", regex=False)]
     keys = ["label", "noise_rate", "seed", "run_id", *by]
-    return rows.groupby(keys, as_index=False)[["value", "chance"]].mean()
+    return decoded(rows.groupby(keys, as_index=False, observed=True)[["value", "chance"]].mean())
 
 
 def _has(rows: pd.DataFrame, metric: str) -> bool:
@@ -176,15 +189,16 @@ def _has(rows: pd.DataFrame, metric: str) -> bool:
 def group_rows(rows: pd.DataFrame) -> list[Group]:
     """The groups of a store's rows, trials aside; one without a MAP or an rSum on a test split is left out."""
     found: list[tuple[dict[str, str], pd.DataFrame, pd.DataFrame, pd.DataFrame]] = []
-    for key, whole in _normalised(rows).groupby(KEY):
-        trials, part = whole[whole["trial"] != ""], whole[whole["trial"] == ""]
+    for key, whole in _normalised(rows).groupby(KEY, observed=True):
+        whole = whole.assign(**{name: whole[name].cat.remove_unused_categories() for name in _coded_columns(whole)})
+        trials, part = decoded(whole[whole["trial"] != ""]), whole[whole["trial"] == ""]
         done = part["status"] == "ok"
         splits = part.loc[done & part["metric"].isin(["map", "rsum"]), "split"].unique()
         for split in sorted(split for split in splits if split.partition(":")[0] == "test"):
             what = dict(zip(KEY, map(str, key), strict=True)) | {"split": split}
             rows = with_labels(part[(part["split"] == split) | ~done])
-            labels = rows.drop_duplicates("run_id").set_index("run_id")["label"]
-            train = part[part["split"] == "train"]
+            labels = decoded(rows.drop_duplicates("run_id")).set_index("run_id")["label"]
+            train = decoded(part[part["split"] == "train"])
             train = train.assign(label=train["run_id"].map(labels)).dropna(subset="label")
             found.append((what, rows, train, trials))
     count = Counter(_stem(what) for what, *_ in found)
@@ -201,16 +215,50 @@ def group_rows(rows: pd.DataFrame) -> list[Group]:
 
 
 def _normalised(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows whose keys are text, JSON columns JSON, numbers floats and flags booleans."""
+    """Rows whose keys are text, JSON columns JSON, numbers floats and flags booleans.
+
+    Keys, and what text is coded already, are categoricals in alphabetical order, for a store may have millions of rows.
+    """
     known = {name: rows[name].eq(True) if name in rows else False for name in ("stale", "collapsed")}
     flags = {name: rows[name].eq(True) for name in ("oracle", "from_description")}
-    rows = rows.assign(**known, **flags, fold=rows.get("fold"), tuned=rows["tuning"].map(_tuned))
+    tuned = rows["tuning"].astype(object).map({tuning: _tuned(tuning) for tuning in rows["tuning"].unique()})
+    rows = rows.assign(**known, **flags, fold=rows.get("fold"), tuned=tuned)
     numbers = ["value", "chance", "noise_rate", "realised_rate"]
     rows[numbers] = rows[numbers].astype(float)
-    texts = list(dict.fromkeys([*KEY, *IDENTITY, "trial", "split", "fold", "direction", "noise_sha"]))
-    rows[texts] = rows[texts].astype(object).where(rows[texts].notna(), "").astype(str)
-    json_columns = ["dataset_params", "noise_options", "params"]
-    return rows.assign(**{column: rows[column].replace("", "{}") for column in json_columns})
+    texts = dict.fromkeys([*KEY, *IDENTITY, "trial", "split", "fold", "direction", "noise_sha"], "")
+    texts |= dict.fromkeys(["dataset_params", "noise_options", "params"], "{}")
+    ordered = {name: rows[name].cat.reorder_categories(sorted(rows[name].cat.categories)) for name in _coded_columns(rows)}
+    return rows.assign(**ordered).assign(**{name: _coded(rows[name], empty) for name, empty in texts.items()})
+
+
+def _check_objects(column: str, texts: Iterable[str]) -> None:
+    """Raise ValueError where a text in a column of JSON is no object: stores may come from elsewhere."""
+    for text in texts:
+        try:
+            whole = isinstance(json.loads(text), dict)
+        except (ValueError, RecursionError):
+            whole = False
+        if not whole:
+            raise ValueError(f"{column} of every run must be a JSON object, got {text!r:.200}")
+
+
+def _coded(values: pd.Series, empty: str) -> pd.Series:
+    """Text as a categorical in alphabetical order, with `empty` where there is none."""
+    numbers, found = pd.factorize(values)
+    names = np.array([*(str(text) or empty for text in found), empty], dtype=object)
+    if empty == "{}":
+        _check_objects(str(values.name), names)
+    categories, position = np.unique(names, return_inverse=True)
+    return pd.Series(pd.Categorical.from_codes(position[numbers], pd.Index(categories).astype(str)), index=values.index)
+
+
+def decoded(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with categoricals written out as text."""
+    return rows.assign(**{name: rows[name].astype(object) for name in _coded_columns(rows)})
+
+
+def _coded_columns(rows: pd.DataFrame) -> list[str]:
+    return [str(name) for name, kind in rows.dtypes.items() if isinstance(kind, pd.CategoricalDtype)]
 
 
 def _tuned(tuning: str | None) -> str:
@@ -221,7 +269,7 @@ def _tuned(tuning: str | None) -> str:
 
 def _stem(what: dict[str, str]) -> str:
     parts = [what["dataset"], what["noise_scheme"], what["split"].partition(":")[2], what["tuned"]]
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", "_".join(filter(None, parts)))
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", "_".join(filter(None, parts)))[:MAX_STEM]
 
 
 def short_hash(values: Iterable[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from xmbench.report.files import File, write_text
-from xmbench.report.groups import KEY, Group, short_hash
+from xmbench.report.groups import KEY, Group, decoded, short_hash
 from xmbench.report.markup import template
 from xmbench.report.words import counted, dataset_words, noise_words, protocol_words, run_words, scheme_words
 
@@ -71,7 +71,7 @@ def _section(group: Group, kinds: dict[str, list[File]]) -> dict[str, Any]:
 
 def unfinished(rows: pd.DataFrame) -> list[str]:
     """Lines on runs without a result: dataset, method, rates, status and the last line of the first error."""
-    runs = rows[rows["status"] != "ok"].drop_duplicates("run_id").sort_values("run_id")
+    runs = decoded(rows[rows["status"] != "ok"].drop_duplicates("run_id")).sort_values("run_id")
     lines = []
     keys = [runs[name] for name in ("dataset", "noise_scheme", "method", "status")]
     for (dataset, scheme, method, status, _), part in runs.groupby([*keys, runs["trial"].notna()], dropna=False):

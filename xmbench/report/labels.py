@@ -19,8 +19,9 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
     Args:
         rows: rows of one group; parameters that differ between groups need no telling apart.
     """
-    rows = _with_versions(rows)
-    named = _without_chosen_per_rate(rows[["method", *IDENTITY]])
+    keys = rows.groupby(["method", *IDENTITY], observed=True, sort=False)
+    settings = _with_versions(rows[["method", *IDENTITY]].drop_duplicates().astype(str))
+    named = _without_chosen_per_rate(settings)
     labels: dict[tuple[Any, ...], str] = {}
     for method, part in named.drop_duplicates().groupby("method"):
         details = _details(_settings(part))
@@ -28,7 +29,10 @@ def with_labels(rows: pd.DataFrame) -> pd.DataFrame:
         shown = [_written(detail) if spelt else str(i) for i, detail in enumerate(details, 1)]
         names = [f"{method} ({text})" if text and len(part) > 1 else str(method) for text in shown]
         labels |= dict(zip(part.itertuples(index=False, name=None), names, strict=True))
-    return rows.assign(label=[labels[key] for key in named.itertuples(index=False, name=None)])
+    of_settings = pd.Categorical([labels[key] for key in named.itertuples(index=False, name=None)])
+    number = keys.ngroup().to_numpy()
+    versions = pd.Categorical(settings["method_version"])
+    return rows.assign(method_version=versions[number], label=of_settings[number])
 
 
 def _without_chosen_per_rate(rows: pd.DataFrame) -> pd.DataFrame:
@@ -58,7 +62,7 @@ def setting_notes(rows: pd.DataFrame) -> list[str]:
         rows: rows with a column `label`.
     """
     notes = []
-    named = _without_chosen_per_rate(rows[["method", "label", *IDENTITY]])
+    named = _without_chosen_per_rate(rows[["method", "label", *IDENTITY]].drop_duplicates().astype(str))
     for method, part in named.drop_duplicates().groupby("method"):
         if len(part) > 1:
             pairs = zip(part["label"], _details(_settings(part)), strict=True)

@@ -12,6 +12,8 @@ _LATEX = {
     "–": "--", "∅": r"$\emptyset$",
 }  # fmt: skip
 _MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`[]"}
+_INLINE = {character: f"\\{character}" for character in "<`["}
+_CODE = {"`": "'", "|": "\\|"}
 # delimiters that LaTeX does not use
 _LATEX_DELIMITERS: dict[str, Any] = {
     "block_start_string": "<%",
@@ -29,7 +31,7 @@ def latex(text: str) -> str:
     >>> latex("mrl_rc → 50%")
     'mrl\\\\_rc $\\\\rightarrow$ 50\\\\%'
     """
-    return "".join(_LATEX.get(c, c if ord(c) < 0x180 else "?") for c in text)
+    return "".join(_LATEX.get(c, c if ord(c) < 0x180 else "?") for c in _line(text))
 
 
 def markdown(text: str) -> str:
@@ -38,7 +40,30 @@ def markdown(text: str) -> str:
     >>> markdown("mrl_rc")
     'mrl\\\\_rc'
     """
-    return "".join(_MARKDOWN.get(c, c) for c in text)
+    return "".join(_MARKDOWN.get(c, c) for c in _line(text))
+
+
+def inline(text: str) -> str:
+    """Text for a list in Markdown, in which a name starts no HTML, link or code.
+
+    >>> inline("mrl_rc <b>")
+    'mrl_rc \\\\<b>'
+    """
+    return "".join(_INLINE.get(c, c) for c in _line(text))
+
+
+def code(text: str) -> str:
+    """Text for between two backticks in a table in Markdown.
+
+    >>> code("a`|b")
+    "a'\\\\|b"
+    """
+    return "".join(_CODE.get(c, c) for c in _line(text))
+
+
+def _line(text: str) -> str:
+    """The text in one line: names come from stores that may have been made by others."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 @cache
@@ -52,5 +77,5 @@ def template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
         **(_LATEX_DELIMITERS if ".tex" in name else {}),
     )
-    environment.filters.update(latex=latex, markdown=markdown)
+    environment.filters.update(latex=latex, markdown=markdown, inline=inline, code=code)
     return environment.get_template(name)

@@ -53,6 +53,7 @@ def styled() -> Iterator[None]:
         "axes.titlesize": "medium",
         "grid.linewidth": 0.5,
         "legend.frameon": False,
+        "text.parse_math": False,  # a dollar sign in a name is one
     }
     with matplotlib.rc_context(look | own):
         yield
