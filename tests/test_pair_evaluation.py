@@ -138,7 +138,7 @@ def test_a_matrix_too_large_for_memory_lies_in_a_file_and_gives_the_same_numbers
     monkeypatch.setattr(scores, "MATRIX_BYTES", 0)
     monkeypatch.setattr(np, "memmap", lambda *args, memmap=np.memmap, **kw: made.append(1) or memmap(*args, **kw))
     got = measured(Looked(*matrices), numbered(20, 2), rankings=True)
-    assert len(made) == 2
+    assert len(made) == 6, "the embeddings of two networks and both modalities, and two matrices"
     assert list(map(str, got.measures)) == list(map(str, wanted.measures))
     assert all(np.array_equal(got.arrays[name], wanted.arrays[name], equal_nan=True) for name in wanted.arrays)
 

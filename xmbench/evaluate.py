@@ -1,8 +1,8 @@
 """Measuring a fitted method on a split: embeddings, similarities, metrics per query and per direction."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import combinations, permutations
 
 import numpy as np
@@ -10,23 +10,28 @@ import numpy as np
 from xmbench.method import Method
 from xmbench.metrics import (
     METRICS,
+    PlausibleGallery,
     chance_ap,
     chance_ap_at_r,
     chance_recall,
-    evaluate_block,
-    evaluate_matches,
+    evaluate_relevant,
+    evaluate_tiles,
     micro_f1,
-    pmrp_of_classes,
+    n_shared_labels,
+    relevant_by_class,
     shared_label,
 )
-from xmbench.scores import network_matrices, spread
+from xmbench.progress import LongWork
+from xmbench.scores import Scores, network_scores, room, slices
 from xmbench.spec import Protocol
 from xmbench.subsets import folds_of
-from xmbench.types import FEATURES, Array, Embedding, Modality, PairedSet, stream
+from xmbench.ties import Relevant, as_similarity, leading, relevant_from_mask
+from xmbench.types import FEATURES, Array, Embedding, Modality, PairedSet, class_numbers, stream
 
 ITEMS_PER_BLOCK = 4096
-BLOCK_BYTES = 1 << 28
+ITEMS_CLASSIFIED = 1 << 14  # at a time
 RANKING_DEPTH = 50
+KEPT_ITEMS = 30_000  # of more no rankings, embeddings, inputs, labels and names are kept: values per query are
 COLLAPSED_BELOW = 1e-4  # standard deviation of scores
 _OF_MATCHES = ("r@1", "r@5", "r@10", "medr", "meanr")  # what `evaluate_matches` measures
 _RECALL_LEVELS = np.linspace(0.0, 1.0, 11)
@@ -93,9 +98,10 @@ def embed_split(method: Method, split: PairedSet, dtype: str, seed: int) -> dict
 def _embed(method: Method, modality: Modality, dtype: str, seed: int) -> list[Embedding]:
     order = stream("embed", seed, modality.name).permutation(len(modality))
     shown = modality.only(FEATURES).take(order)
+    work = LongWork(f"{type(method).__name__}: embeddings of {len(order)} items of {modality.name}", len(order))
     whole: list[Embedding] = []
-    for start in range(0, len(order), ITEMS_PER_BLOCK):
-        rows = np.arange(start, min(start + ITEMS_PER_BLOCK, len(order)))
+    for part in slices(len(order), ITEMS_PER_BLOCK):
+        rows = np.arange(part.start, part.stop)
         made = method.embed(shown.take(rows).materialised())
         networks = [made] if isinstance(made, Embedding) else list(made)
         for embedding in networks:
@@ -105,12 +111,13 @@ def _embed(method: Method, modality: Modality, dtype: str, seed: int) -> list[Em
             target.values[order[rows]] = embedding.values
             if target.lengths is not None:
                 target.lengths[order[rows]] = embedding.lengths
+        work.done(part.stop)
     return whole
 
 
 def _empty_like(embedding: Embedding, n_items: int, network: int, dtype: str) -> Embedding:
     """Room for the embedding of all items by one network."""
-    values = np.empty((n_items, *np.shape(embedding.values)[1:]), dtype)
+    values = room((n_items, *np.shape(embedding.values)[1:]), np.dtype(dtype))
     lengths = None if embedding.lengths is None else np.empty(n_items, np.asarray(embedding.lengths).dtype)
     return Embedding(embedding.modality, values, lengths, network)
 
@@ -139,7 +146,8 @@ def measure(
 ) -> Measured:
     """Every metric of the protocol that the split has the labels or pairs for, per network and for their mean.
 
-    With `curves`, precision-recall curves too; with `rankings`, the first 50 gallery items of every query.
+    With `curves`, precision-recall curves too; with `rankings`, the first 50 gallery items of every query, where there are no
+    more than KEPT_ITEMS.
     """
     return _measured(method, split, embeddings, _Asked(protocol, curves, rankings))
 
@@ -150,12 +158,13 @@ def _measured(method: Method, split: PairedSet, embeddings: dict[str, list[Embed
     by_network: dict[str, Measured] = {"mean": Measured()}
     for pair in combinations(range(len(names)), 2) if method.retrieves() else ():
         first, second = (embeddings[names[i]] for i in pair)
-        for network, matrix in network_matrices(method, first, second):
+        watched = split.pairs is not None and not _by_labels(split, asked.protocol)
+        for network, scores in network_scores(method, first, second, watched=watched):
             if network == "mean" or not asked.only_mean:
                 part = by_network.setdefault(network, Measured())
-                _measure_pair(part, split, pair, network, matrix, asked)
-            if split.pairs is not None and not _by_labels(split, asked.protocol) and (network != "mean" or len(first) == 1):
-                measured.score_std = float(np.fmin(measured.score_std, spread(matrix, split.pairs[:, list(pair)])))
+                _measure_pair(part, split, pair, network, scores, asked)
+            if watched and split.pairs is not None and (network != "mean" or len(first) == 1):
+                measured.score_std = float(np.fmin(measured.score_std, scores.spread(split.pairs[:, list(pair)])))
     order = {f"{names[i]}2{names[j]}": k for k, (i, j) in enumerate(permutations(range(len(names)), 2))}
     for network, part in by_network.items():
         measured.measures += sorted(part.measures, key=lambda m: order[m.direction])
@@ -182,7 +191,8 @@ def measure_folds(
     """
     parts = []
     for fold, rows in folds_of(split, n_folds):
-        items = {m.name: [e.take(r) for e in embeddings[m.name]] for m, r in zip(split.modalities, rows, strict=True)}
+        places = [slice(r[0], r[-1] + 1) if r[-1] - r[0] + 1 == len(r) else r for r in rows]  # a slice is not copied
+        items = {m.name: [e.take(p) for e in embeddings[m.name]] for m, p in zip(split.modalities, places, strict=True)}
         parts.append(measure(method, fold, items, protocol, curves=curves))
     whole = Measured(score_std=float(np.fmin.reduce([part.score_std for part in parts])))
     for of_folds in zip(*(part.measures for part in parts), strict=True):
@@ -197,36 +207,18 @@ def measure_folds(
     return whole
 
 
-class Similarity:
-    """Similarities of all queries of one modality with a gallery of another: the matrix of both, or its transpose.
-
-    `matrix` has the modalities in the dataset's order, as `Method.similarity` has them.
-    """
-
-    def __init__(self, matrix: Array, direction: tuple[int, int], names: list[str]) -> None:
-        self._matrix = matrix.T if direction[0] > direction[1] else matrix
-        self.name = f"{names[direction[0]]}2{names[direction[1]]}"
-
-    def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Pairs of (slice of the queries, (block, n_gallery) similarities)."""
-        n_queries, n_gallery = self._matrix.shape
-        size = max(1, BLOCK_BYTES // (4 * n_gallery))
-        for start in range(0, n_queries, size):
-            rows = slice(start, min(start + size, n_queries))
-            yield rows, self._matrix[rows]
-
-
 def _measure_pair(
-    measured: Measured, split: PairedSet, pair: tuple[int, int], network: str, matrix: Array, asked: _Asked
+    measured: Measured, split: PairedSet, pair: tuple[int, int], network: str, scores: Scores, asked: _Asked
 ) -> None:
-    """Both directions between two modalities; what the best match tells is found for both at once."""
-    names = [modality.name for modality in split.modalities]
+    """Both directions between two modalities; what the best match tells is found for both at once, where that saves a pass."""
     matches: tuple[dict[str, Array], dict[str, Array]] = ({}, {})
     wanted = [name for name in asked.protocol.metrics if name in _OF_MATCHES]
-    if wanted and split.pairs is not None:
-        matches = evaluate_matches(wanted, matrix, split.pairs[:, list(pair)])
+    others = [m for name, m in METRICS.items() if name in asked.protocol.metrics and name not in wanted and m.function]
+    at_once = scores.held or not (asked.rankings or any(_has(split, m.relevance) for m in others))
+    if wanted and split.pairs is not None and at_once:
+        matches = evaluate_tiles(wanted, scores.tiles(), scores.shape, split.pairs[:, list(pair)], scores.paired) or matches
     for direction, of_direction in zip((pair, pair[::-1]), matches, strict=True):
-        _measure_direction(measured, split, direction, network, Similarity(matrix, direction, names), of_direction, asked)
+        _measure_direction(measured, split, direction, network, scores, of_direction, asked)
 
 
 def _measure_direction(
@@ -234,7 +226,7 @@ def _measure_direction(
     split: PairedSet,
     direction: tuple[int, int],
     network: str,
-    similarity: Similarity,
+    scores: Scores,
     matches: dict[str, Array],
     asked: _Asked,
 ) -> None:
@@ -243,25 +235,39 @@ def _measure_direction(
         for kind in ("labels", "pairs")
     }
     relevance = {kind: Relevance(split, direction, kind) for kind, metrics in wanted.items() if metrics and _has(split, kind)}
+    names = {kind: [name for name in wanted[kind] if name not in matches] for kind in relevance}
+    if asked.curves and "labels" in names:
+        names["labels"].append("pr_points")
     parts: dict[str, list[Array]] = {name: [] for kind in relevance for name in wanted[kind]}
     parts |= {name: [values] for name, values in matches.items()} | {"pr_points": [], "ranking": []}
-    for rows, block in similarity.blocks():
+    ranked = asked.rankings and len(split.modalities[direction[0]]) <= KEPT_ITEMS
+    for rows, block in scores.blocks(direction[0] > direction[1]) if ranked or any(names.values()) else ():
+        checked = as_similarity(block)
         for kind, relevant in relevance.items():
-            names = [name for name in wanted[kind] if name not in matches]
-            names += ["pr_points"] if kind == "labels" and asked.curves else []
-            for name, per_query in relevant.evaluate(names, rows, block).items():
+            for name, per_query in relevant.evaluate(names[kind], rows, checked).items():
                 parts[name].append(per_query)
-        if asked.rankings:
-            parts["ranking"].append(np.argsort(-block, axis=1, kind="stable")[:, :RANKING_DEPTH].astype(np.int32))
+        if ranked:
+            parts["ranking"].append(leading(checked, RANKING_DEPTH))
     values = {name: np.concatenate(arrays) for name, arrays in parts.items() if arrays}
+    _keep_direction(measured, network, "2".join(split.modalities[i].name for i in direction), values, relevance, asked.protocol)
+
+
+def _keep_direction(
+    measured: Measured,
+    network: str,
+    direction: str,
+    values: dict[str, Array],
+    relevance: "dict[str, Relevance]",
+    protocol: Protocol,
+) -> None:
     if "ranking" in values:
-        measured.arrays[f"ranking/{network}/{similarity.name}"] = values.pop("ranking")
+        measured.arrays[f"ranking/{network}/{direction}"] = values.pop("ranking")
     if "pr_points" in values:
-        measured.arrays[f"pr/{network}/{similarity.name}"] = _curve(values.pop("pr_points"))
+        measured.arrays[f"pr/{network}/{direction}"] = _curve(values.pop("pr_points"))
     for name, per_query in values.items():
         of_kind = relevance[METRICS[name].relevance]
         chance = _chance(name, of_kind.counts(), of_kind.n_gallery)
-        _add(measured, network, similarity.name, name, per_query, chance, asked.protocol)
+        _add(measured, network, direction, name, per_query, chance, protocol)
 
 
 def _has(split: PairedSet, kind: str) -> bool:
@@ -269,55 +275,76 @@ def _has(split: PairedSet, kind: str) -> bool:
 
 
 class Relevance:
-    """Which gallery items are relevant to a query: those that share a label, or those that are paired with it."""
+    """Which gallery items are relevant to a query: those that share a label, or those that are paired with it.
+
+    They are listed: by query where they are paired, by class where no item has several; else block by block.
+    """
 
     def __init__(self, split: PairedSet, direction: tuple[int, int], kind: str) -> None:
         query, gallery = (split.modalities[i] for i in direction)
-        self.n_gallery, self._n_queries = len(gallery), len(query)
-        self._labels = None
-        self._pairs: Array = np.empty((0, 2), dtype=int)
+        self.n_gallery = len(gallery)
+        self._listed: Relevant | None = None
+        self._labels: tuple[Array, Array] | None = None
         self._counts: list[Array] = []
         if kind == "pairs" and split.pairs is not None:
-            self._pairs = np.unique(split.pairs[:, list(direction)], axis=0)
+            self._listed = _by_query(split.pairs[:, list(direction)], len(query), len(gallery))
         elif query.labels is not None and gallery.labels is not None:
             self._labels = query.labels, gallery.labels
+            if not self._several_labels:
+                self._listed = _by_class(query.labels, gallery.labels)
+
+    @cached_property
+    def _several_labels(self) -> bool:
+        return self._labels is not None and any(len(y) and y.sum(axis=1).max() > 1 for y in self._labels)
+
+    @cached_property
+    def _plausible(self) -> PlausibleGallery:
+        assert self._labels is not None
+        return PlausibleGallery(self._labels[1])
 
     def evaluate(self, names: list[str], rows: slice, block: Array) -> dict[str, Array]:
-        """Values per query (len(rows),) of metrics by name; `block` holds the similarities of the queries `rows`."""
+        """Values per query (len(rows),) of metrics by name; `block` holds the checked similarities of the queries `rows`."""
         values = {}
-        ranking = [name for name in names if name != "pmrp"]
-        if ranking:
-            mask = self._block(rows)
-            if self._labels is not None:
-                self._counts.append(mask.sum(axis=1))
+        if ranking := [name for name in names if name != "pmrp"]:
             gains = self._gains(rows) if {"ndcg", "ndcg@100"} & set(ranking) else None
-            values = evaluate_block(ranking, block, mask, gains=gains)
+            values = evaluate_relevant(ranking, block, self._relevant(rows), gains=gains)
         if "pmrp" in names and self._labels is not None:
-            values["pmrp"] = pmrp_of_classes(block, self._labels[0][rows], self._labels[1])
+            values["pmrp"] = self._plausible.pmrp(block, self._labels[0][rows])
         return values
 
     def counts(self) -> Array:
-        """Number of relevant items of every query evaluated."""
-        if self._labels is None:
-            return np.bincount(self._pairs[:, 0], minlength=self._n_queries)
+        """Number of relevant items of every query, of those evaluated where they are not listed."""
+        if self._listed is not None:
+            return self._listed.last - self._listed.first
         return np.concatenate([np.empty(0, int), *self._counts])
 
-    def _block(self, rows: slice) -> Array:
-        """(len(rows), n_gallery) bool."""
-        if self._labels is not None:
-            return shared_label(self._labels[0][rows], self._labels[1])
-        inside = self._pairs[(self._pairs[:, 0] >= rows.start) & (self._pairs[:, 0] < rows.stop)]
-        mask = np.zeros((rows.stop - rows.start, self.n_gallery), dtype=bool)
-        mask[inside[:, 0] - rows.start, inside[:, 1]] = True
-        return mask
+    def _relevant(self, rows: slice) -> Relevant:
+        if self._listed is not None:
+            return self._listed.rows(rows.start, rows.stop)
+        assert self._labels is not None
+        relevant = relevant_from_mask(shared_label(self._labels[0][rows], self._labels[1]))
+        self._counts.append(relevant.last - relevant.first)
+        return relevant
 
     def _gains(self, rows: slice) -> Array | None:
         """(len(rows), n_gallery) numbers of shared labels; None where no item has several, so that relevance says it all."""
-        query, gallery = self._labels or (None, None)
-        if query is None or gallery is None or max(query.sum(axis=1).max(), gallery.sum(axis=1).max()) < 2:
+        if self._labels is None or not self._several_labels:
             return None
-        shared: Array = query[rows].astype(np.float32) @ gallery.astype(np.float32).T
-        return shared
+        return n_shared_labels(self._labels[0][rows], self._labels[1])
+
+
+def _by_query(pairs: Array, n_queries: int, n_gallery: int) -> Relevant:
+    """Relevance by pairs (p, 2) of query and gallery item; a pair that is listed twice counts once."""
+    query, column = np.divmod(np.unique(pairs[:, 0].astype(np.int64) * n_gallery + pairs[:, 1]), n_gallery)
+    start = np.searchsorted(query, np.arange(n_queries + 1))
+    return Relevant(start[:-1], start[1:], column)
+
+
+def _by_class(query_labels: Array, gallery_labels: Array) -> Relevant:
+    """Relevance by labels (n, c) of one class at most; an item without a class is relevant to nothing."""
+    query = class_numbers(query_labels)
+    listed = relevant_by_class(query, class_numbers(gallery_labels))
+    return replace(listed, last=np.where(query < 0, listed.first, listed.last))
 
 
 def _chance(metric: str, n_relevant: Array, n_gallery: int) -> float:
@@ -362,9 +389,14 @@ def _average_directions(measured: Measured, network: str) -> None:
 
 def _measure_classes(measured: Measured, method: Method, split: PairedSet) -> None:
     for modality in split.modalities:
-        scores = method.class_scores(modality.only(FEATURES).materialised())
-        if scores is not None and modality.labels is not None:
-            value = micro_f1(scores, modality.labels)
+        shown = modality.only(FEATURES)
+        parts = [
+            method.class_scores(shown.take(np.arange(rows.start, rows.stop)).materialised())
+            for rows in slices(len(shown), ITEMS_CLASSIFIED)
+        ]
+        scores = [part for part in parts if part is not None]
+        if scores and modality.labels is not None:
+            value = micro_f1(np.concatenate(scores), modality.labels)
             measured.measures.append(Measure("mean", modality.name, "micro_f1", value, math.nan, len(modality)))
 
 

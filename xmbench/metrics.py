@@ -22,6 +22,7 @@ from xmbench.ties import (
     Ints,
     Relevant,
     TieGroups,
+    Tile,
     as_similarity,
     best_groups,
     checked_block,
@@ -316,16 +317,28 @@ def pmrp_of_classes(similarity: ArrayLike, query_classes: ArrayLike, gallery_cla
     >>> pmrp_of_classes([[3.0, 2.0, 1.0], [1.0, 2.0, 3.0]], [[1, 1], [0, 0]], [[1, 0], [1, 1], [0, 0]])
     array([0.66666667,        nan])
     """
-    query, gallery = np.asarray(query_classes), np.asarray(gallery_classes)
-    scores = as_similarity(similarity)
-    asked, shown = query.any(axis=1), gallery.any(axis=1)
-    if not (asked.all() and shown.all()):
-        scores = np.ascontiguousarray(scores[asked][:, shown])
-    (rows, row_kind), (columns, column_kind) = (_kinds(classes) for classes in (query[asked], gallery[shown]))
-    level = np.minimum(_class_distance(rows, columns), 3).astype(np.uint8)
-    values = np.full(len(query), np.nan)
-    values[asked] = r_precisions(scores, level, row_kind, column_kind, 3).mean(axis=0)
-    return values
+    return PlausibleGallery(gallery_classes).pmrp(similarity, query_classes)
+
+
+class PlausibleGallery:
+    """The gallery's side of `pmrp_of_classes`, prepared once for many blocks of queries: class vectors (n_g, c)."""
+
+    def __init__(self, gallery_classes: ArrayLike) -> None:
+        gallery = np.asarray(gallery_classes)
+        self._shown = gallery.any(axis=1)
+        self._classes, self._kind = _kinds(gallery[self._shown])
+
+    def pmrp(self, similarity: ArrayLike, query_classes: ArrayLike) -> Floats:
+        """`pmrp_of_classes` of a block (n_q, n_g) of queries with class vectors (n_q, c)."""
+        query, scores = np.asarray(query_classes), as_similarity(similarity)
+        asked = query.any(axis=1)
+        if not (asked.all() and self._shown.all()):
+            scores = np.ascontiguousarray(scores[asked][:, self._shown])
+        classes, kind = _kinds(query[asked])
+        level = np.minimum(_class_distance(classes, self._classes), 3).astype(np.uint8)
+        values = np.full(len(query), np.nan)
+        values[asked] = r_precisions(scores, level, kind, self._kind, 3).mean(axis=0)
+        return values
 
 
 def _kinds(classes: NDArray[Any]) -> tuple[NDArray[Any], Ints]:
@@ -692,11 +705,19 @@ def evaluate_block(
     >>> {name: float(v[0]) for name, v in evaluate_block(["map", "r@1"], [[2.0, 1.0]], [[False, True]]).items()}
     {'map': 0.5, 'r@1': 0.0}
     """
+    scores, mask = checked_block(similarity, relevance)
+    return evaluate_relevant(names, scores, relevant_from_mask(mask), gains=gains)
+
+
+def evaluate_relevant(
+    names: Iterable[str], similarity: NDArray[np.floating[Any]], relevant: Relevant, *, gains: ArrayLike | None = None
+) -> dict[str, Floats]:
+    """`evaluate_block` of a checked block, the relevant items listed."""
     names = list(names)
     known = [*_OF_BEST, *_OF_GROUPS]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"names must be among {', '.join(known)}, got {unknown}")
-    groups = checked_groups(similarity, relevance)
+    groups = tie_groups(similarity, relevant)
     others: dict[str, Callable[[], Any]] = {}
     if gains is not None:
         others = {name: partial(ndcg, similarity, gains, k) for name, k in (("ndcg", None), ("ndcg@100", 100))}
@@ -724,13 +745,43 @@ def evaluate_matches(
     >>> first["meanr"], second["meanr"]
     (array([1., 1.]), array([1. , 1.5, 1. ]))
     """
-    names, scores, places = list(names), as_similarity(similarity), np.asarray(pairs, np.int64).reshape(-1, 2)
-    if unknown := [name for name in names if name not in _OF_BEST]:
-        raise ValueError(f"names must be among {', '.join(_OF_BEST)}, got {unknown}")
+    scores, places = as_similarity(similarity), np.asarray(pairs, np.int64).reshape(-1, 2)
     if len(places) and ((places < 0).any() or (places >= scores.shape).any()):
         raise ValueError(f"pairs must lie in a matrix of shape {scores.shape}, got up to {places.max(axis=0).tolist()}")
-    rows, columns = best_groups(scores, places)
-    return {name: _OF_BEST[name](rows) for name in names}, {name: _OF_BEST[name](columns) for name in names}
+    whole = slice(0, scores.shape[0]), slice(0, scores.shape[1]), scores
+    found = evaluate_tiles(names, [whole], scores.shape, places, lambda rows, columns: scores[rows, columns])
+    assert found is not None
+    return found
+
+
+def evaluate_tiles(
+    names: Iterable[str],
+    tiles: Iterable[Tile],
+    shape: tuple[int, ...],
+    pairs: Ints,
+    paired: Callable[[Ints, Ints], NDArray[np.floating[Any]]],
+) -> tuple[dict[str, Floats], dict[str, Floats]] | None:
+    """`evaluate_matches` of a matrix of which no more than a tile is held.
+
+    Args:
+        names: among r@1, r@5, r@10, medr and meanr.
+        tiles: checked parts of the matrix, each entry in one of them.
+        shape: (n, m) of the matrix.
+        pairs: (p, 2) rows and columns that belong together.
+        paired: (rows, columns) -> the entries there, before the tiles are read.
+
+    Returns:
+        As `evaluate_matches`; None where `paired` and a tile differ, so that ranks cannot be counted in one pass.
+    """
+    names = list(names)
+    if unknown := [name for name in names if name not in _OF_BEST]:
+        raise ValueError(f"names must be among {', '.join(_OF_BEST)}, got {unknown}")
+    rows, columns = np.divmod(np.unique(pairs[:, 0].astype(np.int64) * shape[1] + pairs[:, 1]), shape[1])
+    groups = best_groups(tiles, shape, (rows, columns), paired(rows, columns))
+    if groups is None:
+        return None
+    by_row, by_column = ({name: _OF_BEST[name](of_items) for name in names} for of_items in groups)
+    return by_row, by_column
 
 
 # ---- MAP from embeddings ---------------------------------------------------------------------------------
@@ -753,11 +804,21 @@ def shared_label(query_labels: ArrayLike, gallery_labels: ArrayLike) -> Bools:
     query, gallery = np.asarray(query_labels), np.asarray(gallery_labels)
     if query.ndim == 1:
         return np.asarray(query[:, None] == gallery)
-    return (query.astype(np.float32) @ gallery.astype(np.float32).T) > 0
+    return n_shared_labels(query, gallery, np.bool_)
 
 
-def _relevant_by_class(query_labels: NDArray[Any], gallery_labels: NDArray[Any]) -> Relevant:
-    """One label per item: the relevant items of a query are a slice of the gallery in the order of its labels."""
+def n_shared_labels(query_labels: NDArray[Any], gallery_labels: NDArray[Any], dtype: Any = np.float32) -> NDArray[Any]:
+    """Numbers (n_q, n_g) of labels that items (n_q, c) and (n_g, c) bool have in common; as bool, whether there are any."""
+    shared = np.empty((len(query_labels), len(gallery_labels)), dtype)
+    query = query_labels.astype(np.float32)
+    for start in range(0, len(gallery_labels), 1 << 16):
+        part = slice(start, start + (1 << 16))
+        shared[:, part] = query @ gallery_labels[part].astype(np.float32).T
+    return shared
+
+
+def relevant_by_class(query_labels: NDArray[Any], gallery_labels: NDArray[Any]) -> Relevant:
+    """One label (n,) per item: the relevant items of a query are a slice of the gallery in the order of its labels."""
     column = np.argsort(gallery_labels, kind="stable")
     ordered = gallery_labels[column]
     first, last = (np.searchsorted(ordered, query_labels, side) for side in ("left", "right"))
@@ -816,7 +877,7 @@ def mean_average_precision(
     """
     rows, columns = _unit_rows(query), _unit_rows(gallery)
     single = _single_labels(query_labels), _single_labels(gallery_labels)
-    by_class = _relevant_by_class(single[0], single[1]) if single[0] is not None and single[1] is not None else None
+    by_class = relevant_by_class(single[0], single[1]) if single[0] is not None and single[1] is not None else None
     multi_hot = np.asarray(query_labels)
     product = _product_with(columns, min(block, max(len(rows), 1)))
     values = []

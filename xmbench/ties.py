@@ -5,7 +5,7 @@ strictly more similar, `size` items, `hits` relevant ones and `before` relevant 
 group of size 1 per relevant item, and `above + 1` is that item's rank. +0 and -0 are equal.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Tile = tuple[slice, slice, NDArray[np.floating[Any]]]  # rows, columns, and the similarities (rows, columns)
 
 COUNT_UP_TO = 96  # relevant items per query up to which counting is faster than sorting
 _SORT_BLOCK = 1 << 16  # keys sorted at a time: 0.5 MB, which stays in the cache
@@ -197,6 +198,24 @@ def _both_ways_kernel(similarity, row_best, column_best, row_counts, column_coun
             row_counts[1, i] += no_less
 
 
+def _leading_kernel(similarity, scores, leading):  # type: ignore[no-untyped-def]
+    """Places of the highest scores of each row, of equal ones the first: inserted into a list of the best so far."""
+    depth = leading.shape[1]
+    for q in range(similarity.shape[0]):
+        row = similarity[q]
+        best, place = scores[q], leading[q]
+        n = 0
+        for g in range(row.shape[0]):
+            s = row[g]
+            if n < depth or s > best[n - 1]:
+                i = min(n, depth - 1)
+                while i > 0 and s > best[i - 1]:
+                    best[i], place[i] = best[i - 1], place[i - 1]
+                    i -= 1
+                best[i], place[i] = s, g
+                n = min(n + 1, depth)
+
+
 def _precision_kernel(bits, lowest, level, row_kind, column_kind, precision):  # type: ignore[no-untyped-def]
     """R-precision where items of level <= 0, 1, ... are relevant: bisects the scores' integer order for the R-th highest.
 
@@ -260,6 +279,7 @@ class _Kernels:
     sort: Callable[..., None]
     scan: Callable[..., int]
     both_ways: Callable[..., None]
+    leading: Callable[..., None]
     precision: Callable[..., None]
 
 
@@ -271,7 +291,7 @@ def compiled() -> _Kernels | None:
     except ImportError:
         return None
     compile_ = numba.njit(cache=True)
-    kernels = _count_kernel, _pack_kernel, _sort_kernel, _scan_kernel, _both_ways_kernel, _precision_kernel
+    kernels = _count_kernel, _pack_kernel, _sort_kernel, _scan_kernel, _both_ways_kernel, _leading_kernel, _precision_kernel
     return _Kernels(*(compile_(kernel) for kernel in kernels))
 
 
@@ -328,35 +348,61 @@ def _groups_by_search(similarity: NDArray[Any], relevant: Relevant) -> tuple[Int
     return row_start, np.concatenate(parts, axis=1)
 
 
-def best_groups(similarity: NDArray[np.floating[Any]], pairs: Ints) -> tuple[BestGroups, BestGroups]:
-    """The best group of every row and of every column of a checked matrix, which is read once; pairs (p, 2) are relevant."""
-    keys = np.unique(pairs[:, 0].astype(np.int64) * similarity.shape[1] + pairs[:, 1])
-    places = np.divmod(keys, similarity.shape[1])
-    scores = similarity[places]
+def best_groups(
+    tiles: Iterable[Tile], shape: tuple[int, ...], places: tuple[Ints, Ints], scores: NDArray[np.floating[Any]]
+) -> tuple[BestGroups, BestGroups] | None:
+    """The best group of every row and of every column of a matrix, which is read once.
+
+    Args:
+        tiles: checked parts of the matrix, each entry in one of them.
+        shape: of the matrix.
+        places: rows and columns (p,) of the relevant entries, in order and without repetition.
+        scores: (p,) the entries at these places.
+
+    Returns:
+        The groups of rows and of columns; None where a tile has another entry at one of the places.
+    """
     best, hits, n_relevant = [], [], []
-    for place, n_items in zip(places, similarity.shape, strict=True):
-        highest = np.full(n_items, -np.inf, similarity.dtype)
-        np.maximum.at(highest, place, scores)
+    for place, n_items in zip(places, shape, strict=True):
+        highest = np.full(n_items, -np.inf, scores.dtype)
+        np.fmax.at(highest, place, scores)  # what is not finite is refused in its tile
         best.append(highest)
         hits.append(np.bincount(place[scores == highest[place]], minlength=n_items))
         n_relevant.append(np.bincount(place, minlength=n_items))
-    counts = [np.zeros((2, n_items), np.int32) for n_items in similarity.shape]
+    counts = [np.zeros((2, n_items), np.int32) for n_items in shape]
     kernels = compiled()
-    if kernels is not None:
-        kernels.both_ways(similarity, *best, *counts)
-    else:
-        _count_both_ways(similarity, best, counts)
-    rows, columns = (BestGroups(c[0], c[1] - c[0], h, n) for c, h, n in zip(counts, hits, n_relevant, strict=True))
-    return rows, columns
+    count = _count_both_ways if kernels is None else kernels.both_ways
+    for rows, columns, tile in tiles:
+        inside = slice(*np.searchsorted(places[0], (rows.start, rows.stop)))
+        row, column, known = (x[inside] for x in (*places, scores))
+        within = (column >= columns.start) & (column < columns.stop)
+        if (tile[row[within] - rows.start, column[within] - columns.start] != known[within]).any():
+            return None
+        of_tile = np.zeros((2, tile.shape[0]), np.int32), np.zeros((2, tile.shape[1]), np.int32)
+        count(tile, best[0][rows], best[1][columns], *of_tile)
+        counts[0][:, rows] += of_tile[0]
+        counts[1][:, columns] += of_tile[1]
+    by_row, by_column = (BestGroups(c[0], c[1] - c[0], h, n) for c, h, n in zip(counts, hits, n_relevant, strict=True))
+    return by_row, by_column
 
 
-def _count_both_ways(similarity: NDArray[Any], best: list[NDArray[Any]], counts: list[NDArray[np.int32]]) -> None:
+def _count_both_ways(similarity, row_best, column_best, row_counts, column_counts):  # type: ignore[no-untyped-def]
     """NumPy alone: what `_both_ways_kernel` counts, 64 rows at a time."""
     for start in range(0, len(similarity), 64):
-        block, of_rows = similarity[start : start + 64], best[0][start : start + 64, None]
+        block, of_rows = similarity[start : start + 64], row_best[start : start + 64, None]
         for k, compare in enumerate((np.greater, np.greater_equal)):
-            counts[0][k, start : start + 64] = compare(block, of_rows).sum(axis=1)
-            counts[1][k] += compare(block, best[1]).sum(axis=0, dtype=np.int32)
+            row_counts[k, start : start + 64] = compare(block, of_rows).sum(axis=1)
+            column_counts[k] += compare(block, column_best).sum(axis=0, dtype=np.int32)
+
+
+def leading(similarity: NDArray[np.floating[Any]], depth: int) -> NDArray[np.int32]:
+    """Columns (n_q, <= depth) of the highest scores of each row of a checked block, best first; of equal ones the first."""
+    kernels = compiled()
+    if kernels is None:
+        return np.argsort(-similarity, axis=1, kind="stable")[:, :depth].astype(np.int32)
+    columns = np.empty((len(similarity), min(depth, similarity.shape[1])), np.int32)
+    kernels.leading(similarity, np.empty(columns.shape, similarity.dtype), columns)
+    return columns
 
 
 def r_precisions(

@@ -4,7 +4,8 @@ Symbols: n items, d features, c classes, L padded length, m modalities.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,8 +62,12 @@ class Rows:
         return np.asarray(self._data[self._index[rows]], dtype=np.float32)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        values = self[slice(None)]
-        return values if dtype is None else values.astype(dtype)
+        if dtype is None or np.dtype(dtype) == np.float32:
+            return self[slice(None)]
+        values = np.empty(self.shape, dtype)
+        for block in _blocks(np.arange(len(self)), self.shape):  # no float32 copy of all rows lies beside it
+            values[block] = self[block]
+        return values
 
     def take(self, rows: Array) -> "Rows":
         """The rows `rows` of these rows."""
@@ -331,10 +336,15 @@ def stream_seed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
-def fingerprint(parts: Sequence[Array | str | None]) -> str:
-    """The first 16 hex digits of the sha256 over arrays (type, shape and bytes) and strings."""
+def fingerprint(parts: Sequence[Array | Rows | str | None]) -> str:
+    """The first 16 hex digits of the sha256 over arrays (type, shape and bytes), rows as float32 arrays, and strings."""
     digest = hashlib.sha256()
     for part in parts:
+        if isinstance(part, Rows):
+            digest.update(f"<f4{part.shape}".encode())
+            for block in _blocks(np.arange(len(part)), part.shape):
+                digest.update(part[block].astype("<f4", copy=False).data)
+            continue
         if isinstance(part, np.ndarray):
             if part.dtype.hasobject:
                 raise ValueError(
@@ -391,13 +401,18 @@ def _check_modality(where: str, modality: Modality) -> None:
         raise DataError(f"{where}: retrieval by class needs two classes or more, got {int(modality.labels.any(axis=0).sum())}")
 
 
+def _blocks(rows: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    """Row numbers (k,) in parts that hold at most `_BLOCK` numbers; of rows of an array of this shape."""
+    step = max(1, _BLOCK // max(math.prod(shape[1:]), 1))
+    for start in range(0, len(rows), step):
+        yield rows[start : start + step]
+
+
 def _check_finite(where: str, rows: Rows) -> None:
     """Every row is looked at; of data beyond `_CHECKED` numbers, evenly spaced rows that hold as many."""
-    size = max(int(np.prod(rows.shape[1:])), 1)
+    size = max(math.prod(rows.shape[1:]), 1)
     looked_at = np.arange(0, len(rows), max(1, len(rows) * size // _CHECKED))
-    step = max(1, _BLOCK // size)
-    for start in range(0, len(looked_at), step):
-        block = looked_at[start : start + step]
+    for block in _blocks(looked_at, rows.shape):
         finite = np.isfinite(rows[block]).reshape(len(block), -1).all(axis=1)
         if not finite.all():
             bad = block[int((~finite).argmax())]
