@@ -42,8 +42,17 @@ bench: $(installed) ## speed of metrics, training and scoring, beside plain loop
 	$(bin)/python scripts/bench.py
 	$(bin)/python scripts/bench_recall.py
 	$(bin)/python scripts/bench_matching.py
+	$(bin)/python scripts/bench_sweep.py
+	$(bin)/python scripts/bench_store.py
+	$(bin)/python scripts/bench_scale.py
+	$(bin)/python scripts/bench_cost.py results/reference/reduced results/reference/flickr8k
+
+soak: $(installed) ## faults and hostile files without end: kills, full disks, damaged files, 100,000 inputs to the readers
+	$(bin)/python scripts/soak.py --kills 100
+	$(bin)/python scripts/soak.py --kills 20 --backend dask
+	$(bin)/python scripts/fuzz.py --inputs 100000
 
 clean: ## remove environments, caches, and the demo's output
 	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo
 
-.PHONY: help install demo test test-slow check format bench clean
+.PHONY: help install demo test test-slow check format bench soak clean

@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parents[1]
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ[variable] = "1"  # read when the libraries are loaded, here and in the processes that tests start
 os.environ["MPLBACKEND"] = "Agg"
+os.environ["XMBENCH_ISOLATION"] = "0"  # commands run in the process of the test, but where the test is of the processes
 if "XMBENCH_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
     os.environ["XMBENCH_DATA"] = str(ROOT.parent / "shared" / "data")
 

@@ -134,7 +134,7 @@ def test_every_option_reaches_the_rows(xmbench):
     done = xmbench(
         *RUN, "--methods", "mrl", "--noise", "symmetric_exclusive", "--rates", "0.5", "--seeds", "7,", "--noise-seed", "3",
         *SMALL_MRL, "--set", "mrl.beta=0.5", "--set", "synthetic.class_signal=3", "--set", "noise.shared=true",
-        "--protocol", "noisy_valid", "--keep", "none", "--threads", "2", "--device", "cpu", "--store", "my store",
+        "--protocol", "noisy_valid", "--keep", "none", "--threads", "2", "--devices", "cpu", "--store", "my store",
     )  # fmt: skip
     assert done.code == 0
     assert done.err.splitlines()[-1] == "report: xmbench report --store 'my store'"
@@ -513,7 +513,7 @@ def test_report_into_something_that_is_no_folder_is_2(filled):
         (["--jobs", "0"], "0 is not in the range x>=1"),
         (["--threads", "-1"], "-1 is not in the range x>=1"),
         (["--keep", "some"], "'some' is not one of 'none', 'first', 'all'"),
-        (["--device", "gpu"], "device must be one that torch knows, such as cpu or cuda:0, got 'gpu'"),
+        (["--devices", "gpu"], "device must be one that torch knows, such as cpu or cuda:0, got 'gpu'"),
         (["--format", "xml"], "'xml' is not one of 'table', 'json', 'csv'"),
         (["--store", "wrong.toml"], "store wrong.toml must be a writable folder"),
     ],
@@ -717,7 +717,7 @@ def test_a_failing_method_is_3_and_the_others_are_kept(xmbench, broken):
 def test_a_full_disk_stops_the_sweep_with_3_and_the_command_to_go_on(xmbench, monkeypatch):
     from xmbench import store
 
-    write, calls = store._write_table, []
+    write, calls = store.write_rows, []
 
     def full(table, file):
         calls.append(file)
@@ -726,7 +726,7 @@ def test_a_full_disk_stops_the_sweep_with_3_and_the_command_to_go_on(xmbench, mo
             raise OSError(28, "No space left on device")
         write(table, file)
 
-    monkeypatch.setattr(store, "_write_table", full)
+    monkeypatch.setattr(store, "write_rows", full)
     command = [*RUN, "--methods", "cca,pls,mcca", "--rates", "0", "--seeds", "1"]
     done = xmbench(*command)
     assert done.code == 3
@@ -736,7 +736,7 @@ def test_a_full_disk_stops_the_sweep_with_3_and_the_command_to_go_on(xmbench, mo
     assert "Traceback" not in done.err
     assert len(calls) == 2, "the sweep stops"
     assert [name for name in stored() if name.startswith(".") or not name.endswith((".npz", ".parquet"))] == []
-    monkeypatch.setattr(store, "_write_table", write)
+    monkeypatch.setattr(store, "write_rows", write)
     done = xmbench(*command)
     assert done.code == 0
     assert done.err.startswith("3 runs: 1 done, 0 not applicable, 2 to do")
@@ -808,16 +808,18 @@ def slow(tmp_path):
     hold = tmp_path / "hold"
     hold.touch()
     paths = [str(folder.parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    return hold, {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HOLD": str(hold)}
+    return hold, {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "HOLD": str(hold), "XMBENCH_ISOLATION": "1"}
 
 
 def finished(folder):
     return {path.stem for path in folder.glob("*.parquet")}
 
 
-def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow):
+@pytest.mark.parametrize("hold_on", [True, False], ids=["twice", "once"])
+def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow, hold_on):
+    """Twice stops what runs, once lets it come to its end; runs that have not begun are left in both cases."""
     hold, environment = slow
-    arguments = ["run", "--methods", "cca,slow", *RUN[1:3], *TINY, "--rates", "0", "--seeds", "2", "--jobs", "2"]
+    arguments = ["run", "--methods", "cca,slow", *RUN[1:3], *TINY, "--rates", "0", "--seeds", "3", "--jobs", "2"]
     python = [sys.executable, "-c", "from xmbench.cli import main; main()"]
     options = {"cwd": tmp_path, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     hears = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}  # also where the tests run deaf to it
@@ -827,6 +829,12 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow):
             time.sleep(0.02)
         kept = finished(tmp_path / "results")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the sweep
+        seen = next(line for line in process.stderr if line.startswith("what has begun"))
+        assert seen == "what has begun comes to its end; Ctrl-C again stops it\n"
+        if hold_on:
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            hold.unlink()
         out, err = process.communicate(timeout=240)
     assert process.returncode == 130, err
     assert len(kept) == 2
@@ -835,20 +843,22 @@ def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow):
     command = shlex.join(["xmbench", *arguments])
     assert err.splitlines()[-1] == f"interrupted; finished runs are kept. To go on: {command}"
     assert re.search(r" cca +\S+ +2 ", out)
-    assert finished(tmp_path / "results") == kept
+    ended = len(finished(tmp_path / "results"))
+    assert ended == 2 if hold_on else ended in (3, 4)  # one or both of the slow ones had begun
+    assert finished(tmp_path / "results") >= kept
     assert not [path for path in (tmp_path / "results").iterdir() if path.name.startswith(".")]
 
-    hold.unlink()
+    hold.unlink(missing_ok=True)
     resumed = shlex.split(err.splitlines()[-1].partition("To go on: xmbench ")[2])
     done = subprocess.run([*python, *resumed], timeout=240, check=False, **options)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.startswith("4 runs: 2 done, 0 not applicable, 2 to do")
-    assert len(finished(tmp_path / "results")) == 4
+    assert done.stderr.startswith(f"6 runs: {ended} done, 0 not applicable, {6 - ended} to do")
+    assert len(finished(tmp_path / "results")) == 6
 
 
 DEAF = """
 import os, signal, subprocess, sys
-from xmbench.sweep import _deaf_children
+from xmbench.engine import _deaf_children
 code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
 try:
     with _deaf_children():

@@ -8,13 +8,15 @@ from conftest import ROOT
 
 import xmbench
 
+COMMANDS = {"data_cli", "grid_cli", "noise_cli", "run_cli", "store_cli", "watch_cli"}
 LAYERS = (
     {"types", "ties", "__version__"},
     {"method", "registry", "metrics", "device", "datasets", "published", "subsets"}
     | {"noise", "noise_files", "label_noise", "pair_noise", "shown", "convert", "unpickling"},
-    {"tuning", "spec", "plan", "store", "evaluate", "scores", "detection", "progress"},
-    {"run", "sweep", "check", "report", "catalogue", "printing"},
-    {"cli", "noise_cli", "data_cli"},
+    {"tuning", "spec", "plan", "store", "evaluate", "scores", "detection", "progress"}
+    | {"compact", "files", "generations", "live", "reading", "schema", "store_care", "where"},
+    {"run", "sweep", "check", "report", "catalogue", "printing", "worker", "supervisor", "engine", "cost", "watching"},
+    {"cli", *COMMANDS},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 REPORT_MAY = {"store", "published", "metrics", "types", "report", "__version__"}
@@ -55,10 +57,9 @@ def test_imports_point_one_way(path):
     if module == "report":
         assert inside <= REPORT_MAY
         assert "torch" not in outside
-    if module in ("cli", "noise_cli", "data_cli", "printing"):
-        at_once = {".".join(name.split(".")[:2]) for name in imported(tree.body)} - {
-            f"xmbench.{name}" for name in ("noise_cli", "data_cli", "printing")
-        }
+    if module in ("cli", "printing", *COMMANDS):
+        at_once = {".".join(name.split(".")[:2]) for name in imported(tree.body)}
+        at_once -= {f"xmbench.{name}" for name in ("printing", *COMMANDS)}
         assert at_once <= {"click"}, "import inside the functions"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from xmbench.engine import Engine
 from xmbench.noise import Noise
 from xmbench.plan import Cell, Run, make_cell, plan
 from xmbench.registry import build_method
@@ -74,7 +75,7 @@ def _measured(cells: list[Cell], jobs: int) -> pd.DataFrame:
         raise FileNotFoundError(missing)
     with TemporaryDirectory() as folder:
         store = Store(folder)
-        outcome = sweep(todo(cells, store), store, Settings(), jobs=jobs)
+        outcome = sweep(todo(cells, store), store, Settings(), engine=None if jobs == 1 else Engine(jobs))
         if outcome.interrupted:
             raise KeyboardInterrupt
         if outcome.error:
@@ -84,19 +85,33 @@ def _measured(cells: list[Cell], jobs: int) -> pd.DataFrame:
 
 def _cell(row: Mapping[Any, Any]) -> Cell:
     """The cell behind a stored row."""
-    parameters = json.loads(row["params"])
+    parameters = _object(row, "params")
+    for column in ("dataset", "noise_scheme", "method", "implementation", "protocol", "tuning"):
+        if not isinstance(row[column], str):
+            raise ValueError(f"{column} of run {row['run_id']!r:.40} must be text, got {row[column]!r:.200}")
     run = Run(
         dataset=row["dataset"],
-        dataset_parameters=json.loads(row["dataset_params"]),
-        noise=Noise(row["noise_scheme"], row["noise_rate"], row["noise_seed"], json.loads(row["noise_options"])),
+        dataset_parameters=_object(row, "dataset_params"),
+        noise=Noise(row["noise_scheme"], row["noise_rate"], row["noise_seed"], _object(row, "noise_options")),
         method=row["method"],
         implementation=row["implementation"],
         parameters=parameters,
         seed=row["seed"],
-        protocol=load_protocol(row["protocol"]),
+        protocol=load_protocol(Path(row["protocol"]).stem),  # never a file that a row names
         tuning=row["tuning"],
     )
     return make_cell(run, build_method(run.implementation, **parameters))
+
+
+def _object(row: Mapping[Any, Any], column: str) -> dict[str, Any]:
+    """The JSON object in a column of a row."""
+    try:
+        value = json.loads(row[column])
+    except (TypeError, ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(f"{column} of run {row['run_id']!r:.40} must be a JSON object, got {row[column]!r:.200}")
+    return value
 
 
 def compare(reference: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """Where computation happens: device, threads, and the fast float32 matrix product, chosen by a check of its error."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -26,11 +27,42 @@ def choose_device(wanted: str = "auto") -> str:
         except RuntimeError as error:
             raise ValueError(f"device must be one that torch knows, such as cpu or cuda:0, got {wanted!r}: {error}") from None
         if wanted.startswith("cuda") and not torch.cuda.is_available():
-            raise ValueError(f"device {wanted!r} must exist, but torch {torch.__version__} sees no CUDA; use --device auto")
+            raise ValueError(f"device {wanted!r} must exist, but torch {torch.__version__} sees no CUDA; use --devices auto")
         return wanted
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def found_devices() -> tuple[str, ...]:
+    """All GPUs that torch sees, or the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    return (choose_device(),)
+
+
+def choose_devices(wanted: Sequence[str] | None, per_device: int, jobs: int | None, cores: int) -> tuple[str, ...]:
+    """The device of every job at a time.
+
+    Args:
+        wanted: torch devices; None takes all that are found.
+        per_device: jobs at a time on one of several devices, or on a GPU.
+        jobs: at a time; None for as many as the devices take.
+        cores: jobs at a time where the CPU is the only device.
+
+    Raises:
+        ValueError: a device that is not there, or more jobs than the devices are to take.
+    """
+    devices = found_devices() if wanted is None else tuple(choose_device(name) for name in wanted)
+    if devices == ("cpu",):
+        return devices * (jobs or cores)
+    places = devices * per_device
+    if jobs is not None and jobs > len(places):
+        on = ", ".join(devices)
+        raise ValueError(f"--jobs must be at most {len(places)}, {per_device} on each of {on}, got {jobs}; raise --per-device")
+    return places[:jobs]
 
 
 @cache
@@ -106,6 +138,7 @@ def return_freed_memory() -> None:
     import gc
 
     gc.collect()
+    gc.freeze()  # what lives on, modules and data, need not be looked at after the next run: that takes 100 ms
     if (library := _c_library()) is not None:
         library.malloc_trim(0)
 

@@ -199,6 +199,8 @@ class FitContext:
         checkpoint_seconds: least time between two checkpoints.
         time_batches: stop by `FitStopped` at the end of the first epoch, of which every pass over the data ends after so many
             batches.
+        tell: called at each end of an epoch with {"epoch": number, "epochs": how many as far as is known, "loss": ...}, and
+            "valid", the selection score, where it was validated.
     """
 
     def __init__(
@@ -212,11 +214,12 @@ class FitContext:
         checkpoint: Path | None = None,
         checkpoint_seconds: float = 60.0,
         time_batches: int | None = None,
+        tell: Callable[[dict[str, Any]], None] = lambda news: None,
     ) -> None:
         self.seed, self.device = seed, device
         self._validate, self._observe, self._validate_every = validate, observe, validate_every
         self._checkpoint, self._checkpoint_seconds = checkpoint, checkpoint_seconds
-        self._time_batches = time_batches
+        self._time_batches, self._tell = time_batches, tell
         self.epoch = -1
         self.best: dict[str, Best] = {}
         self.history: list[dict[str, float]] = []
@@ -318,6 +321,7 @@ class FitContext:
         if self._time_batches is not None:
             raise FitStopped(self._epoch_seconds * (self._stage_end + 1 + self._later))
         row = {"epoch": float(self.epoch), "loss": float(loss), "selectable": float(selectable)}
+        scores: dict[str, float] = {}
         if self._stage_end == 0 or (self.epoch + 1) % self._validate_every == 0:
             with _Undisturbed(self._state):
                 scores = self._validate() if self._validate is not None else {}
@@ -327,6 +331,9 @@ class FitContext:
                 self._select(scores)
         self.history.append(row)
         self._ended = True
+        n_epochs = self.epoch + 1 + self._stage_end + self._later
+        validated = {"valid": next(iter(scores.values()))} if scores else {}
+        self._tell({"epoch": self.epoch + 1, "epochs": n_epochs, "loss": row["loss"], **validated})
 
     def _select(self, scores: dict[str, float]) -> None:
         snapshot: dict[str, Any] | None = None
@@ -434,13 +441,18 @@ def _dump(path: Path, content: dict[str, Any]) -> None:
 
 def _load(path: Path) -> dict[str, Any] | None:
     """A checkpoint's content; None, and the file removed, where it cannot be read: the fit then begins anew."""
+    import zipfile
+
     import torch
 
     try:
+        with zipfile.ZipFile(path) as file:  # torch.load compares no checksums
+            if (broken := file.testzip()) is not None:
+                raise zipfile.BadZipFile(f"{broken} has another checksum")
         content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         return content
     except Exception:  # torch.load raises many kinds for a damaged file, all with the same remedy
-        path.unlink()
+        path.unlink(missing_ok=True)
         return None
 
 
@@ -481,7 +493,7 @@ def state_bytes(context: FitContext) -> int:
 
 def data_fingerprint(train: PairedSet) -> str:
     """Hash of all arrays of a split, to show that a fit left its inputs unchanged."""
-    parts: list[Array | str | None] = [train.pairs]
+    parts: list[Array | Rows | str | None] = [train.pairs]
     for m in train.modalities:
-        parts += [np.asarray(m.vectors) if m.vectors is not None else None, m.labels, m.tokens, m.lengths]
+        parts += [m.vectors, m.labels, m.tokens, m.lengths]
     return fingerprint(parts)

@@ -78,6 +78,21 @@ class Cell:
     reason: str = ""
 
 
+def to_json(cell: Cell) -> dict[str, Any]:
+    """A ready cell as plain data, for another process; see `from_json`."""
+    run = {**vars(cell.run), "noise": {**vars(cell.run.noise), "options": dict(cell.run.noise.options)}}
+    run["protocol"] = vars(cell.run.protocol)
+    return {**vars(cell), "run": {key: run[key] for key in Run.__dataclass_fields__}, "needs": sorted(cell.needs)}
+
+
+def from_json(content: Mapping[str, Any]) -> Cell:
+    """The cell that `to_json` wrote."""
+    run = dict(content["run"])
+    protocol = {**run["protocol"], "metrics": tuple(run["protocol"]["metrics"])}
+    run |= {"noise": Noise(**run["noise"]), "protocol": Protocol(**protocol)}
+    return Cell(**{**content, "run": Run(**run), "needs": frozenset(content["needs"])})
+
+
 def plan(spec: Spec, *, keep: str = "first", rows: pd.DataFrame | None = None) -> list[Cell]:
     """The cells of a spec: trials first, then seeds outermost, so that a half-done sweep is already a table over all methods.
 

@@ -19,7 +19,16 @@ import numpy as np
 
 from xmbench import __version__
 from xmbench.detection import detection_measures, noise_detection, pair_lists
-from xmbench.evaluate import COLLAPSED_BELOW, Measure, Measured, embed_split, measure, measure_folds, score_and_spread
+from xmbench.evaluate import (
+    COLLAPSED_BELOW,
+    KEPT_ITEMS,
+    Measure,
+    Measured,
+    embed_split,
+    measure,
+    measure_folds,
+    score_and_spread,
+)
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
 from xmbench.plan import Cell, cached_dataset, corruption_of, valid_corruption
@@ -43,11 +52,13 @@ class Settings:
         device: a torch device or "auto".
         threads: per run; None takes the protocol's.
         checkpoint_seconds: least time between two checkpoints of a fit.
+        plugins: files of methods that are neither built in nor installed.
     """
 
     device: str = "auto"
     threads: int | None = None
     checkpoint_seconds: float = CHECKPOINT_SECONDS
+    plugins: tuple[str, ...] = ()
 
 
 @dataclass
@@ -66,7 +77,13 @@ class _Fitted:
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
-def execute(cells: Sequence[Cell], store: Store, settings: Settings, known: Mapping[str, str]) -> list[tuple[str, str]]:
+def execute(
+    cells: Sequence[Cell],
+    store: Store,
+    settings: Settings,
+    known: Mapping[str, str],
+    tell: Callable[[dict[str, Any]], None] = lambda news: None,
+) -> list[tuple[str, str]]:
     """Fit once for cells that share a fit, measure once for those that share their results, store every run.
 
     Args:
@@ -74,31 +91,50 @@ def execute(cells: Sequence[Cell], store: Store, settings: Settings, known: Mapp
         store: where to.
         settings: device, threads, checkpoints.
         known: score key -> a stored run that has these results already.
+        tell: called with what goes on: {"epoch", "epochs", "loss"}, {"phase"}, and {"stored": run id, "status"} for every
+            run whose rows are in the store.
 
     Returns:
-        (run id, status) per cell: "ok", or "failed" with the traceback in its row.
+        (run id, status) per cell: "ok"; or "failed", or "oom" where memory did not suffice, with the traceback in its row.
 
     Raises:
         StoreError: the store cannot be written.
     """
-    done = [_store_copy(cell, known[cell.score_key], store) for cell in cells if cell.score_key in known]
-    rest = [cell for cell in cells if cell.score_key not in known]
+    whole = {cell.score_key for cell in cells if _is_stored(cell, known.get(cell.score_key), store)}
+    done = [_store_copy(cell, known[cell.score_key], store) for cell in cells if cell.score_key in whole]
+    for run_id, status in done:
+        tell({"stored": run_id, "status": status})
+    rest = [cell for cell in cells if cell.score_key not in whole]
     if not rest:
         return done
     started = time.perf_counter()
     try:
-        fitted = _fit(rest, store, settings)
+        fitted = _fit(rest, store, settings, tell)
+        tell({"phase": "measuring"})
         results = _measure(fitted, rest)
         written = [(_rows(cell, fitted, settings, results[cell.score_key][0]), results[cell.score_key][1]) for cell in rest]
         status = "ok"
     except Exception as error:
         message, seconds = "".join(traceback.format_exception(error)), time.perf_counter() - started
-        written = [([failure_row(cell, "failed", message, seconds)], {}) for cell in rest]
-        status = "failed"
+        status = "oom" if _is_want_of_memory(error) else "failed"
+        written = [([failure_row(cell, status, message, seconds)], {}) for cell in rest]
     for rows, arrays in written:
         store.write(rows, arrays)
+        tell({"stored": rows[0]["run_id"], "status": status, "error": rows[0].get("error") or ""})
     _checkpoint(rest[0], store).unlink(missing_ok=True)
     return done + [(cell.run.run_id, status) for cell in rest]
+
+
+def _is_stored(cell: Cell, run_id: str | None, store: Store) -> bool:
+    """Whether the run with the results of this one is in the store still: its files may have been damaged since the plan."""
+    return run_id is not None and store.holds(run_id, cell.score_key, cell.source_sha)
+
+
+def _is_want_of_memory(error: Exception) -> bool:
+    import torch
+
+    cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return cpu or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
 def estimate_seconds(cell: Cell, settings: Settings) -> float:
@@ -142,7 +178,7 @@ def _build_and_fit(cell: Cell, dataset: Dataset, corruption: Corruption, context
     return method
 
 
-def _fit(cells: Sequence[Cell], store: Store, settings: Settings) -> _Fitted:
+def _fit(cells: Sequence[Cell], store: Store, settings: Settings, tell: Callable[[dict[str, Any]], None]) -> _Fitted:
     from xmbench.device import choose_device, fast_matmul, keep_freed_memory, limit_threads
 
     run = cells[0].run
@@ -163,7 +199,9 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings) -> _Fitted:
         validate_every=run.protocol.validate_every,
         checkpoint=_checkpoint(cells[0], store),
         checkpoint_seconds=settings.checkpoint_seconds,
+        tell=tell,
     )
+    tell({"phase": "fitting"})
     fitted = _Fitted(dataset, method, context, valid, corruption)
     wall, cpu = time.perf_counter(), time.process_time()
     _reset_peak_rss()
@@ -263,7 +301,7 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
             measured[name] = measure_folds(fitted.method, split, embeddings, protocol, folds[name], curves=test)
         else:
             measured[name] = measure(fitted.method, split, embeddings, protocol, curves=test, rankings=keep and test)
-        if keep and test:
+        if keep and test and _few_items(split):
             for modality, networks in embeddings.items():
                 for number, embedding in enumerate(networks):
                     if embedding.values.ndim > 2:  # words and regions: gigabytes that no report reads
@@ -271,6 +309,11 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
                     network = "mean" if len(networks) == 1 else str(number)
                     measured[name].arrays[f"embedding/{network}/{modality}"] = embedding.values.astype(np.float16)
     return measured
+
+
+def _few_items(split: PairedSet) -> bool:
+    """Whether what is kept of every item of a split is not too much for a run's file."""
+    return max(len(m) for m in split.modalities) <= KEPT_ITEMS
 
 
 def _collected(
@@ -316,7 +359,7 @@ def _common_arrays(fitted: _Fitted, key: str, keep: bool) -> dict[str, Array]:
     arrays |= _pair_lists(fitted)
     arrays["class_names"] = np.array(fitted.dataset.class_names)
     for split, content in fitted.dataset.tests.items():
-        for m in content.modalities:
+        for m in content.modalities if _few_items(content) else ():
             if m.labels is not None:
                 arrays[f"labels/{split}/{m.name}"] = m.labels
             if m.item_ids is not None:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from xmbench.method import Method
 from xmbench.registry import build_method
+from xmbench.schema import WITHOUT_RESULT
 from xmbench.types import stream
 
 RATE, SEED = 0.4, 0  # where the one choice per dataset and noise scheme is made
@@ -102,11 +103,11 @@ CHOOSING = {"map", "r@1", "micro_f1"}  # a protocol without any of these measure
 
 
 def validation_scores(rows: pd.DataFrame, selection: str = "auto") -> dict[str, float]:
-    """Run id -> the score that a choice is made by; NaN for a run that failed.
+    """Run id -> the score that a choice is made by; NaN for a run that brought no result.
 
     The mean validation MAP of all directions; rSum where there is none or `selection` is "rsum"; a classifier's micro F1.
     """
-    scores = dict.fromkeys(rows.loc[rows["status"] == "failed", "run_id"], math.nan)
+    scores = dict.fromkeys(rows.loc[rows["status"].isin(WITHOUT_RESULT), "run_id"], math.nan)
     seen = rows[(rows["split"] == "valid") & (rows["selection"] == "best_valid") & (rows["network"] == "mean")]
     last = [("map", "mean"), ("rsum", "mean")] if selection == "rsum" else [("rsum", "mean"), ("map", "mean")]
     for metric, direction in (("micro_f1", None), *last):  # a later one counts
