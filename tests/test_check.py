@@ -211,13 +211,12 @@ def test_test_and_validation_swapped_is_4(checked, monkeypatch):
 
 
 def test_directions_swapped_is_4(checked, monkeypatch):
-    init = evaluate.Similarity.__init__
+    keep = evaluate._keep_direction
 
-    def swapped(self, *args):
-        init(self, *args)
-        self.name = "2".join(reversed(self.name.split("2")))
+    def swapped(measured, network, direction, *rest):
+        keep(measured, network, "2".join(reversed(direction.split("2"))), *rest)
 
-    monkeypatch.setattr(evaluate.Similarity, "__init__", swapped)
+    monkeypatch.setattr(evaluate, "_keep_direction", swapped)
     code, rows, _ = checked()
     assert code == 4
     assert {row["direction"] for row in rows} == {"image2text", "text2image"}

@@ -35,7 +35,9 @@ def test_the_example_method_beats_chance(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_commands_are_understood(command):
+def test_commands_are_understood(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "means.py").touch()  # the file of the example
     name, *arguments = shlex.split(command.partition(" > ")[0])[1:]
     known = cli.commands[name]
     while isinstance(known, click.Group):

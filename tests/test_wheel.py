@@ -59,6 +59,7 @@ def test_the_wheel_holds_the_package_its_data_and_their_licences(wheel):
     assert "xmbench = xmbench.cli:main" in entry_points
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_lists_runs_and_reports_outside_the_repository(installed):
     listed = installed("list", "datasets", "--format", "csv")
     assert listed.returncode == 0, listed.stderr

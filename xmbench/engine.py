@@ -1,5 +1,6 @@
 """Where and when fits run: joblib's back ends, processes of this machine or a Dask cluster, with limits and a word to stop."""
 
+import logging
 import os
 import signal
 import socket
@@ -153,6 +154,8 @@ def _cluster(engine: Engine, stack: ExitStack) -> Callable[[], int]:
         from distributed import Client, LocalCluster
     except ImportError:
         raise ValueError("--backend dask needs the package distributed: pip install 'xmbench[dask]'") from None
+    for name in ("distributed", "distributed.client", "distributed.utils"):  # what they log in full, errors here say in a line
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     # a task whose worker was killed is given to another one, as often as workers are killed
     stack.enter_context(dask.config.set({"distributed.scheduler.allowed-failures": _MOST_BREAKS}))
     with _deaf_children():

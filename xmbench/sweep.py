@@ -255,7 +255,8 @@ def _by_engine(
     }  # fmt: skip
     counts: Counter[str] = Counter()
     with claim(runs, control.sweep), ExitStack() as ending:
-        ending.callback(remove_dead, running)
+        for folder in (runs, running):
+            ending.callback(remove_dead, folder)
         write_state(runs, control.sweep, {**state, "counts": counts, "seconds_left": seconds_left()})
         for report in run_jobs(
             list(groups), lambda key: _job(groups[key], work, store, settings, engine, control), engine, control
