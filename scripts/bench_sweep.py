@@ -25,7 +25,7 @@ from xmbench.store import Store
 from xmbench.sweep import sweep, todo
 
 TINY = {"ce": {"epochs": 1, "hidden": 8, "dim": 16}, "synthetic": {"train": 120, "valid": 60, "test": 80}}
-REAL = {"mrl": {"epochs": 3}, "synthetic": {"train": 2000, "valid": 200, "test": 500}}
+REAL = {"mrl": {"epochs": 2}, "synthetic": {"train": 1000, "valid": 200, "test": 500}}
 
 
 def grid(settings, seeds, rates):

@@ -7,10 +7,11 @@ from importlib import import_module
 import h5py
 import numpy as np
 import pytest
-from scipy.io import savemat
+from scipy.io import loadmat, savemat
 
 from xmbench import class_numbers, load_dataset
 from xmbench.datasets import MissingDataError, dataset_card, is_ready
+from xmbench.datasets._mat import mat_variable
 from xmbench.types import DataError
 
 RELEASED = ("wikipedia_deep", "nus_wide", "xmedianet")
@@ -267,11 +268,36 @@ def test_labels_may_be_columns_or_rows(place, small):
 @pytest.mark.parametrize("name", [*RELEASED, "inria_websearch", "mirflickr25k"])
 def test_a_damaged_file_is_told_from_a_missing_one(place, name):
     place(name).write_bytes(b"<html>404</html>" * 40)
-    with pytest.raises(DataError, match=rf"{FILES[name]}: must be a whole (HDF5|\.mat|npz) file"):
+    with pytest.raises(DataError, match=rf"{FILES[name]}: must be a whole (HDF5|\.mat|\.npz) file"):
         load_dataset(name)
 
 
 # .mat
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_mat_variable_is_what_scipy_reads(tmp_path, compressed):
+    rng = np.random.default_rng(0)
+    kinds = ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
+    content = {f"of_{kind}": rng.integers(0, 100, (3, 5)).astype(kind) for kind in kinds}
+    content |= {
+        "one": np.array([[7.0]]),
+        "cube": rng.random((2, 3, 4)),
+        "none": np.zeros((0, 3)),
+        "flags": rng.random((2, 2)) > 0.5,
+    }
+    cells = np.empty((2, 2), dtype=object)
+    cells[:] = [[content["cube"], content["of_u1"]], [np.ones((1, 300)), np.zeros((0, 0))]]
+    savemat(tmp_path / "x.mat", content | {"cells": cells}, do_compression=compressed)
+    expected = loadmat(tmp_path / "x.mat")
+    for name in content:
+        got = mat_variable(tmp_path / "x.mat", name)
+        assert (got.dtype, got.shape) == (expected[name].dtype, expected[name].shape), name
+        assert np.array_equal(got, expected[name])
+    got = mat_variable(tmp_path / "x.mat", "cells")
+    assert got.shape == (2, 2)
+    for place in np.ndindex(2, 2):
+        assert np.array_equal(got[place], expected["cells"][place])
 
 
 def inria(card, *, base=1, dtype=np.float32):
@@ -418,7 +444,10 @@ def test_nus_wide_multilabel_may_have_21_classes_and_labels_0_and_1(place):
         (put("train/labels", np.arange(120)), r"train/labels must be \(n, 24\), one column per class, got int64 \(120,\)"),
         (put("train/labels", np.full((120, 24), 2)), "train/labels must be True or False, got 2"),
         (put("class_names", ["a"]), "class_names must be 24 names, got 1"),
-        (put("class_names", np.array(["a"] * 24, dtype=object)), "class_names must be a whole array of numbers or text"),
+        (
+            put("class_names", np.array(["a"] * 24, dtype=object)),
+            r"must be a whole \.npz file of arrays \(class_names\.npy: Object arrays",
+        ),
         (changed("valid/image", (3, 1), np.nan), "mirflickr25k/valid/image: vectors must be finite, got .* in row 3"),
     ],
 )

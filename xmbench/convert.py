@@ -17,7 +17,6 @@ import json
 import os
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.datasets._files import check_archive, readable
 from xmbench.datasets._video import words_of
 from xmbench.types import Array, DataError
 from xmbench.unpickling import read_plain
@@ -112,14 +112,14 @@ def words_in(files: Sequence[Path]) -> set[str]:
 
 
 def _texts(file: Path) -> Iterator[str]:
-    try:
+    with readable(file, "captions as text, CSV, JSON or .npz"):
         yield from _texts_in(file)
-    except (ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{file}: must be captions as text, CSV, JSON or .npz ({error}); get it again") from None
 
 
 def _texts_in(file: Path) -> Iterator[str]:
     if file.suffix == ".npz":
+        with file.open("rb") as opened:
+            check_archive(opened)
         with np.load(file, allow_pickle=False) as arrays:
             for values in (arrays[name] for name in arrays):
                 yield from map(str, values.ravel() if values.dtype.kind == "U" else ())

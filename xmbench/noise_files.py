@@ -10,6 +10,7 @@ to a name without it, and the NCR loader, which then does not find its file, dra
 
 import io
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import is_pickle
+from xmbench.datasets._files import check_npy, is_pickle
 from xmbench.pair_noise import pair_images
 from xmbench.types import Array, PairedSet, class_numbers
 
@@ -51,7 +52,7 @@ def import_labels(path: str | Path, split: PairedSet) -> tuple[NDArray[np.int64]
     """
     try:
         lists = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         message = "a noise file of labels must be JSON, a list of lists of class numbers; one of pairs a .npy array"
         raise ValueError(f"{path}: {message}: {error}") from error
     true, n_classes = split_class_numbers(split), split.n_classes
@@ -69,7 +70,8 @@ def _checked_labels(where: str, labels: list[Any], true: Array, n_classes: int) 
         raise ValueError(f"{where}: must hold one label per item, {len(true)} of them, got {len(labels)}")
     for row, (label, known) in enumerate(zip(labels, true.tolist(), strict=True)):
         if type(label) is not int:
-            raise ValueError(f"{where}: labels must be integers, got {label!r} for item {row}")
+            got = type(label).__name__ if isinstance(label, list | dict) else repr(label)
+            raise ValueError(f"{where}: labels must be integers, got {got:.40} for item {row}")
         if (label == -1) != (known == -1):
             raise ValueError(f"{where}: item {row} is {'un' * (known == -1)}labelled in the split, got label {label}")
         if label != -1 and not 0 <= label < n_classes:
@@ -211,8 +213,10 @@ def _image_rows(path: str | Path, n_pairs: int, n_images: int) -> NDArray[np.int
     """The vector in a .npy file, which must be one of image rows, per pair or per image."""
     try:
         with Path(path).open("rb") as file:
+            check_npy(file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
             array: Array = np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
+    except Exception as error:  # NumPy raises many kinds for a damaged header, all with the same remedy
         pickled = "Object arrays" in str(error)
         reason = "pickled Python objects, which are not read: numpy.save an array of integers" if pickled else str(error)
         raise ValueError(f"{path}: a noise index must be a .npy array of integers, got {reason}") from None

@@ -11,6 +11,7 @@ import importlib.util
 import math
 import pkgutil
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -103,6 +104,49 @@ def find_method(name: str) -> type[Method]:
     return _METHODS[name]
 
 
+def load_plugin(path: str | Path) -> None:
+    """Execute a Python file for the methods that it registers; another time, do nothing.
+
+    Beside the entry points of installed packages this is the only way for code to come in, and by the same rule: its methods
+    have names of their own, are not built in, and have the file for their source.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: no Python file, an error in it, no method, or a name that is taken.
+    """
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no plug-in {path}; give the path of a Python file")
+    name = f"_xmbench_plugin_{_digest(str(file))}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"plug-in {path} must be a Python file, whose name ends in .py")
+    known = modules("baselines", "xmbench.methods")
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        registered = [method for method, cls in _METHODS.items() if cls.__module__ == name]
+        if taken := [method for method in registered if method in known]:
+            raise ValueError(f"method {taken[0]!r} is provided already, by {known[taken[0]]}; give it another name")
+        if not registered:
+            raise ValueError("it must register a method: @register_method(NAME, ...)")
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        for method in [method for method, cls in _METHODS.items() if cls.__module__ == name]:
+            del _METHODS[method]
+        raise ValueError(f"plug-in {path} cannot be used{_line_in(file, error)}: {type(error).__name__}: {error}") from error
+
+
+def _line_in(file: Path, error: BaseException) -> str:
+    """Where in a file an error came from, the innermost line; "" where in none of its own."""
+    if isinstance(error, SyntaxError) and error.filename == str(file):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f", line {lines[-1]}" if lines else ""
+
+
 def is_built_in(name: str) -> bool:
     """Whether method `name` comes with this package."""
     return find_method(name).__module__.startswith("baselines.")
@@ -161,7 +205,7 @@ def typed_value(where: str, kind: Any, value: Any) -> Any:
     except ValueError:
         raise ValueError(f"{where} must be of type {kind.__name__}, got {value!r}") from None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        value = float(value) if abs(value) < 1 << 63 else math.inf
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"{where} must be a finite number, got {value!r}")
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
@@ -189,6 +233,8 @@ def source_sha(cls: type) -> str:
 def module_sha(name: str) -> str | None:
     """`source_sha` of method `name` without importing it; None where its file cannot be found."""
     module = modules("baselines", "xmbench.methods").get(name)
+    if module is None and name in _METHODS:  # of a plug-in file
+        return source_sha(_METHODS[name])
     try:
         spec = importlib.util.find_spec(module) if module is not None else None
     except ImportError:

@@ -16,6 +16,10 @@ from xmbench.types import fingerprint
 
 Setting = tuple[str, str, Any]
 
+MOST_SEEDS = 10_000
+_FILES = ("path", "checkpoint", "vocabulary")  # parameters of noise, methods and datasets that name a file
+_MOST_BYTES, _DEEPEST = 100_000, 8  # of a spec; TOML unfolds keys such as a.a.a in time quadratic in their length
+
 
 def canonical(value: Any) -> str:
     """The one JSON form of a value: sorted keys, no spaces, floats and integers apart."""
@@ -203,7 +207,8 @@ def load_spec(name: str) -> Spec:
 
     Raises:
         LookupError: neither.
-        ValueError: not TOML, an unknown key, or a value of the wrong kind.
+        ValueError: not TOML, an unknown key, a value of the wrong kind, or a path that leaves the spec's folder. A path in a
+            file counts from the file's folder.
     """
     content = _read("spec", name)
     if "methods" not in content:
@@ -290,7 +295,9 @@ def seed_list(seeds: int | Sequence[int]) -> tuple[int, ...]:
     >>> seed_list(2), seed_list([5, 7])
     ((0, 1), (5, 7))
     """
-    chosen: Any = range(seeds) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    chosen: Any = range(min(seeds, MOST_SEEDS + 1)) if isinstance(seeds, int) and not isinstance(seeds, bool) else seeds
+    if isinstance(chosen, Sequence) and len(chosen) > MOST_SEEDS:
+        raise ValueError(f"seeds must be at most {MOST_SEEDS}, got more")
     numbers = isinstance(chosen, Sequence) and all(type(seed) is int and seed >= 0 for seed in chosen)
     if not numbers or not chosen or len(set(chosen)) < len(chosen):
         raise ValueError(f"seeds must be a count of 1 or more, or different numbers of 0 or more, got {seeds!r}")
@@ -315,16 +322,43 @@ def describe(kind: str, name: str) -> dict[str, Any]:
 
 def _read(kind: str, name: str) -> dict[str, Any]:
     folder = "protocol" if kind == "protocol" else "spec"
-    path = Path(name)
-    if path.suffix == ".toml":
+    path, own = Path(name), name.endswith(".toml")
+    if own:
         if not path.exists():
             raise LookupError(f"no file {name!r} for a {kind}; shipped: {', '.join(shipped(folder))}")
-        text = path.read_text("utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     elif name in shipped(folder):
-        text = (files("xmbench") / f"{folder}s" / f"{name}.toml").read_text("utf-8")
+        content = (files("xmbench") / f"{folder}s" / f"{name}.toml").read_bytes()
     else:
         raise closest(kind, name, shipped(folder))
+    where = f"{kind} {name!r}"
+    if len(content) > _MOST_BYTES:
+        raise ValueError(f"{where} must have at most {_MOST_BYTES:,} bytes, got more; write it as several")
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{kind} {name!r} is not TOML: {error}") from None
+        table = tomllib.loads(content.decode("utf-8"))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"{where} is not TOML: {error}") from None
+    except (RecursionError, ValueError):  # brackets by the thousand, a number of more digits than Python reads
+        raise ValueError(f"{where} is not TOML: its values are too deep or too large") from None
+    return {key: _checked(where, path.parent if own else None, key, value) for key, value in table.items()}
+
+
+def _checked(where: str, folder: Path | None, key: str, value: Any, depth: int = 1) -> Any:
+    """`value` with its paths taken from the folder of the spec, which they must not leave; none where it is shipped."""
+    if depth > _DEEPEST:
+        raise ValueError(f"{where}: tables and lists must be at most {_DEEPEST} deep, got more in {key!r:.40}")
+    if isinstance(value, dict):
+        return {name: _checked(where, folder, name, inner, depth + 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_checked(where, folder, key, inner, depth + 1) for inner in value]
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise ValueError(f"{where}: whole numbers must have at most 64 bits, got more for {key!r:.40}")
+    if not isinstance(value, str) or folder is None or not value:
+        return value
+    named = key.rpartition(".")[2] in _FILES or (key in ("protocol", "profile") and value.endswith(".toml"))
+    inside = named and not value.startswith("~") and (folder / value).resolve().is_relative_to(folder.resolve())
+    if named and not inside:
+        advice = "copy the file there, or give its path on the command line"
+        raise ValueError(f"{where}: {key!r} must be a path below the folder of the spec, got {value!r:.200}; {advice}")
+    return str(folder / value) if named else value

@@ -16,14 +16,17 @@ import math
 import os
 import pickle
 import re
+import resource
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from xmbench.datasets._files import check_text
 from xmbench.types import Array, DataError
 
 _TYPES = re.compile(r"[<>=|]?([biufc]\d+|\?|[SU]\d+)")  # of arrays whose bytes are plain values
@@ -34,6 +37,7 @@ _STORAGES = {
 }  # fmt: skip
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # first in torch's old format
 _FREE, _PER_BYTE = 10_000_000, 30  # values and characters that any file may unfold to, and more of them per byte of it
+_FREE_MEMORY, _MEMORY_PER_BYTE = 1 << 29, 200  # bytes that reading any file may take, and more of them per byte of it
 _DEEPEST = 64  # axes of a tensor
 
 
@@ -153,7 +157,10 @@ def _encoded(text: Any, budget: Budget) -> bytes:
 
 def _values(content: Any, kind: Any, budget: Budget) -> Array:
     """Bytes (of Python 2: text) as the values of a type; a view of bytes."""
-    return np.frombuffer(_encoded(content, budget) if isinstance(content, str) else content, kind.dtype())
+    values = np.frombuffer(_encoded(content, budget) if isinstance(content, str) else content, kind.dtype())
+    if values.dtype.kind == "U":
+        check_text(values.view("u4"), values.dtype.byteorder)
+    return values
 
 
 def _tensor(storage: _Storage, offset: int, shape: Sequence[int], strides: Sequence[int], *_: Any) -> _Tensor:
@@ -227,6 +234,20 @@ class _Unpickler(pickle.Unpickler):
         return self._storages.setdefault(pid[2], _Storage(np.dtype(_STORAGES[pid[1]]).newbyteorder("<")))
 
 
+@contextmanager
+def _limited_memory(n_bytes: int) -> Iterator[None]:
+    """At most so much memory more, for a file of so many bytes: a pickle can ask for a table of any length in five of them."""
+    import psutil
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = psutil.Process().memory_info().vms + _FREE_MEMORY + _MEMORY_PER_BYTE * n_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(soft, most), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 def read_plain(path: Path) -> Any:
     """What a pickle or torch file holds: dicts, lists, text, numbers and arrays; a part that stands there twice is one object.
 
@@ -236,10 +257,12 @@ def read_plain(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            budget = Budget(os.fstat(file.fileno()).st_size)
+            size = os.fstat(file.fileno()).st_size
+            budget = Budget(size)
             zipped = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            return Plain(budget)(_torch_zip(file, budget) if zipped else _pickled(file, budget))
+            with _limited_memory(size):
+                return Plain(budget)(_torch_zip(file, budget) if zipped else _pickled(file, budget))
     except DataError as error:
         raise type(error)(f"{path}: {error}") from None
     except RecursionError:

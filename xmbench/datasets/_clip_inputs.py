@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import find_file, find_optional
+from xmbench.datasets._files import find_file, find_optional, readable
 from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows
 
 PARTS = ("train", "valid", "test")
@@ -127,10 +127,8 @@ def _memory_map(path: Path, shape: str, kind: str) -> Array:
         shape: what its rows must be, in words whose commas tell the number of dimensions.
         kind: NumPy's letters for the types of number that it may hold.
     """
-    try:
+    with readable(path, "a whole .npy file of numbers", "make it again"):
         values = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: must be a whole .npy file of numbers ({error}); make it again") from None
     if values.ndim != shape.count(",") + 1 or values.dtype.kind not in kind or 0 in values.shape[1:]:
         what = "numbers with a point" if kind == "f" else "integers"
         raise DataError(f"{path}: must be {shape} {what}, got {values.dtype} {values.shape}; make it again")

@@ -1,13 +1,24 @@
-"""Finding, downloading and checking the files of datasets."""
+"""Finding, downloading and checking the files of datasets, and opening archives that may be hostile."""
 
 import hashlib
+import math
 import os
 import pickletools
+import sys
 import urllib.error
 import urllib.request
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
-from xmbench.types import Card
+import numpy as np
+
+from xmbench.types import Array, Card, DataError
+
+_FREE, _PER_BYTE = 1 << 26, 200  # bytes that any file may unfold to, and more of them per byte of it
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 class MissingDataError(FileNotFoundError):
@@ -97,6 +108,81 @@ def is_pickle(content: bytes) -> bool:
         return any(code.name == "STOP" for code, *_ in pickletools.genops(content))
     except ValueError:
         return False
+
+
+@contextmanager
+def readable(path: Path, wanted: str, advice: str = "get it again") -> Iterator[None]:
+    """A DataError out of whatever a library raises inside: for damaged files these are of many kinds, with one remedy."""
+    try:
+        yield
+    except (DataError, FileNotFoundError):
+        raise
+    except Exception as error:
+        reason = str(error) if " " in str(error) else repr(error)
+        raise DataError(f"{path}: must be {wanted} ({reason:.300}); {advice}") from None
+
+
+def check_unfolded(size: int, n_bytes: int) -> None:
+    """Raise ValueError where a file of `size` bytes says that it unfolds to far more, or to more than memory holds."""
+    import psutil
+
+    most = min(_FREE + _PER_BYTE * size, max(size, psutil.virtual_memory().available))
+    if n_bytes > most:
+        raise ValueError(f"{size:,} bytes must unfold to at most {most:,} here, got {n_bytes:,}")
+
+
+def check_npy(file: IO[bytes], n_bytes: int) -> None:
+    """Read a .npy file of `n_bytes` as far as needed; raise an error where it promises more than there is, or no plain values.
+
+    Raises:
+        ValueError: it holds objects, or more than its bytes, or text that is none; NumPy raises other kinds for headers.
+    """
+    if (version := np.lib.format.read_magic(file)) not in _HEADERS:
+        raise ValueError(f"its version must be 1.0 or 2.0, got {version}")
+    shape, _, dtype = _HEADERS[version](file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be read without a pickle")
+    if dtype.kind not in "?biufcSU":
+        raise ValueError(f"arrays must be of numbers or text, got {dtype}")
+    promised, there = math.prod(shape) * dtype.itemsize, n_bytes - file.tell()
+    if any(type(n) is not int or n < 0 for n in shape) or promised > there:
+        raise ValueError(f"{dtype} {shape} takes {promised:,} bytes, of which {there:,} are there")
+    if dtype.kind == "U":
+        check_text(np.frombuffer(file.read(promised), "u4"), dtype.byteorder)
+
+
+def check_text(codes: Array, order: str) -> None:
+    """Raise ValueError where the numbers (n,) behind a text array are no characters: Python fails on them much later."""
+    if codes.view(codes.dtype.newbyteorder(order)).max(initial=0) > sys.maxunicode:  # type: ignore[arg-type]
+        raise ValueError("its text has characters that Unicode has not")
+
+
+def check_archive(file: IO[bytes]) -> None:
+    """Raise an error, of any kind, where an .npz file is damaged, holds anything but arrays, or unfolds to far too much."""
+    size = file.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        check_unfolded(size, sum(member.file_size for member in members))
+        for member in members:
+            try:
+                with archive.open(member) as content:
+                    check_npy(content, member.file_size)
+            except Exception as error:
+                raise ValueError(f"{member.filename}: {error}") from None
+    file.seek(0)
+
+
+@contextmanager
+def open_npz(path: Path, advice: str = "get it again") -> Iterator[Mapping[str, Array]]:
+    """The arrays of an .npz file by name, read when they are asked for.
+
+    Raises:
+        DataError: the file is damaged, holds anything but plain arrays, or unfolds to far more than its size.
+    """
+    with readable(path, "a whole .npz file of arrays", advice), path.open("rb") as file:
+        check_archive(file)
+        with np.load(file, allow_pickle=False) as content:
+            yield content
 
 
 def download(url: str, path: Path, sha256: str | None) -> None:

@@ -8,7 +8,6 @@
 Written by `numpy.savez(path, **{"train/image": ..., ...})`.
 """
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import find_file
+from xmbench.datasets._files import find_file, open_npz
 from xmbench.datasets._released import dataset_of, found, matrix
 from xmbench.types import Array, Card, DataError, Dataset
 
@@ -35,33 +34,23 @@ def load_npz(card: Card, file: str, parameters: Mapping[str, Any]) -> Dataset:
         DataError: an array is missing, or shapes and values are not those of the format.
     """
     path = find_file(card, file)
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: must be a whole npz file, which it is not; write it again")
-    with np.load(path, allow_pickle=False) as content:
-        return _read(card, path, content, parameters)
+    with open_npz(path, "write it again") as content:
+        arrays = dict(content.items())
+    return _read(card, path, arrays, parameters)
 
 
 def _read(card: Card, path: Path, content: Mapping[str, Array], parameters: Mapping[str, Any]) -> Dataset:
     c, labels, vectors = card.classes or 0, {}, {}
     for split in card.sizes:
-        labels[split] = _labels(f"{path}: {split}/labels", _array(path, content, f"{split}/labels"), c)
+        labels[split] = _labels(f"{path}: {split}/labels", found(path, content, f"{split}/labels"), c)
         vectors[split] = {
-            name: matrix(f"{path}: {split}/{name}", _array(path, content, f"{split}/{name}"), len(labels[split]), None)
+            name: matrix(f"{path}: {split}/{name}", found(path, content, f"{split}/{name}"), len(labels[split]), None)
             for name in card.widths
         }
-    names = _array(path, content, "class_names") if "class_names" in content else np.array([], dtype=str)
+    names = found(path, content, "class_names") if "class_names" in content else np.array([], dtype=str)
     if len(names) not in (0, c):
         raise DataError(f"{path}: class_names must be {c} names, got {len(names)}")
     return dataset_of(card, path, vectors, labels, parameters, tuple(map(str, names)))
-
-
-def _array(path: Path, content: Mapping[str, Array], key: str) -> Array:
-    try:
-        return np.asarray(found(path, content, key))
-    except (ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: {key} must be a whole array of numbers or text ({error}); write it again") from error
 
 
 def _labels(where: str, labels: Array, classes: int) -> NDArray[np.bool_]:

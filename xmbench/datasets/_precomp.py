@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import find_file, find_optional
+from xmbench.datasets._files import find_file, find_optional, readable
 from xmbench.datasets._vocabulary import (
     Captions,
     build_vocabulary,
@@ -104,10 +104,8 @@ def read_part(card: Card, stem: str) -> Part:
 
 
 def _regions(path: Path) -> Array:
-    try:
+    with readable(path, "a whole .npy file of numbers"):
         regions = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError, OSError) as error:
-        raise DataError(f"{path}: must be a whole .npy file of numbers ({error}); get it again") from None
     if not regions.dtype.isnative:
         got = f"got {regions.dtype.newbyteorder('=')} in the other one ({regions.dtype.str})"
         save = "save it again: numpy.save(NEW, numpy.load(OLD).astype(numpy.float32))"

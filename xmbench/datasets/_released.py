@@ -3,7 +3,6 @@
 Key names, the choice of validation rows and the label bases were checked against penghu-cs/MRL, src/noisydataset.py.
 """
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import find_file
+from xmbench.datasets._files import check_unfolded, find_file, readable
 from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows, one_hot
 
 LABEL_BASE = (
@@ -53,11 +52,8 @@ def load_h5(card: Card, file: str, *, label_base: str) -> Dataset:
     import h5py
 
     path = find_file(card, file)
-    try:
-        with h5py.File(path, "r") as content:
-            parts = _h5_parts(path, content)
-    except OSError as error:
-        raise DataError(f"{path}: must be a whole HDF5 file ({error}); get it again") from error
+    with readable(path, "a whole HDF5 file"), h5py.File(path, "r") as content:
+        parts = _h5_parts(path, content)
     n = card.sizes["valid"]
     sizes = {**card.sizes, "test": card.sizes["test"] + (0 if "valid" in parts else n)}
     parts = _rebased(checked(card, parts, sizes), label_base)
@@ -75,10 +71,21 @@ def _h5_parts(path: Path, content: Mapping[str, Any]) -> Parts:
     for part, modalities in parts.items():
         text = f"{part}_text" if f"{part}_text" in content else f"{part}_texts"
         for name, key, labels in (("image", f"{part}_imgs_deep", "imgs"), ("text", text, "texts")):
-            values, numbers = found(path, content, key), found(path, content, f"{part}_{labels}_labels")
+            values, numbers = _h5_array(path, content, key), _h5_array(path, content, f"{part}_{labels}_labels")
             where = (f"{path}: {key}", f"{path}: {part}_{labels}_labels")
             modalities[name] = Part(_h5_matrix(path, values), numbers[()], *where)
     return parts
+
+
+def _h5_array(path: Path, content: Any, key: str) -> Any:
+    """An array of the file, not read yet. HDF5 can name other files in its links and arrays: those are refused."""
+    import h5py
+
+    values = found(path, content, key) if isinstance(content.get(key, getlink=True), h5py.HardLink | None) else None
+    if not isinstance(values, h5py.Dataset) or values.is_virtual or values.external:
+        raise DataError(f"{path}: {key} must be an array in the file itself, got a group, or a link to somewhere else")
+    check_unfolded(path.stat().st_size, values.nbytes)
+    return values
 
 
 def _h5_matrix(path: Path, values: Any) -> Array:
@@ -98,23 +105,6 @@ def found(path: Path, content: Mapping[str, Any], key: str) -> Any:
     if key not in content:
         raise DataError(f"{path}: must hold {key!r}, got the keys {', '.join(sorted(content)) or 'none'}")
     return content[key]
-
-
-def mat_variable(path: Path, key: str) -> Array:
-    """One variable of a .mat file; the others are not read."""
-    from scipy.io import loadmat, whosmat
-    from scipy.io.matlab import MatReadError
-
-    try:
-        content = loadmat(path, variable_names=[key])
-        if key not in content:
-            content |= {name: None for name, _, _ in whosmat(path)}
-    except NotImplementedError:
-        raise DataError(f"{path}: must be a .mat file of MATLAB 5 to 7.2, got 7.3; save it again with -v7") from None
-    except (MatReadError, OSError, TypeError, ValueError, zlib.error) as error:
-        raise DataError(f"{path}: must be a whole .mat file ({error}); get it again") from error
-    known = {name: value for name, value in content.items() if not name.startswith("__")}
-    return np.asarray(found(path, known, key))
 
 
 def checked(card: Card, parts: Parts, sizes: Mapping[str, int]) -> Parts:

@@ -17,8 +17,6 @@ import csv
 import itertools
 import re
 import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +26,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import find_file
+from xmbench.datasets._files import find_file, open_npz
 from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows, stream
 
 WORD_VECTORS = "word_vectors.npz"
@@ -141,15 +139,10 @@ def npz_arrays(path: Path, *names: str) -> list[Array]:
     Raises:
         DataError: no such array, or no .npz file.
     """
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            if any(name not in content for name in names):
-                raise DataError(f"{path}: must hold {', '.join(names)}, got {', '.join(content)}; {HOW_TO_CONVERT}")
-            return [content[name] for name in names]
-    except (ValueError, EOFError, OSError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(f"{path}: must be a whole .npz file of arrays ({error}); {HOW_TO_CONVERT}") from None
+    with open_npz(path, HOW_TO_CONVERT) as content:
+        if any(name not in content for name in names):
+            raise DataError(f"{path}: must hold {', '.join(names)}, got {', '.join(content)}; {HOW_TO_CONVERT}")
+        return [content[name] for name in names]
 
 
 def words_of(caption: str) -> list[str]:

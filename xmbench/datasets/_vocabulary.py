@@ -144,7 +144,7 @@ def read_vocabulary(path: Path) -> tuple[str, ...]:
         raise DataError(f"{path}: must be JSON, got a pickle, which could run any code; {_convert(path)}")
     try:
         stored = json.loads(content)
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: must be a JSON vocabulary ({error}); convert a released one by `xmbench data convert`"
         ) from None

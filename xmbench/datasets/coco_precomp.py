@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._files import find_optional
+from xmbench.datasets._files import find_optional, readable
 from xmbench.datasets._precomp import FILES, PARAMETERS, SPLITS, Parameters, Part, assembled, first_of_valid, read_part
 from xmbench.types import Card, DataError, Dataset
 
@@ -67,14 +67,12 @@ def _labels(path: Path, test: Part) -> tuple[dict[str, NDArray[np.bool_]], tuple
 @cache
 def _categories(path: Path, _changed: int) -> tuple[tuple[str, ...], dict[str, set[int]]]:
     """Names of the categories by their number, and image id -> positions of its categories among them."""
-    try:
+    wanted = "COCO instances in JSON, categories with id and name, and annotations with image_id and category_id"
+    with readable(path, wanted):
         content = json.loads(path.read_bytes())
         names = {int(category["id"]): str(category["name"]) for category in content["categories"]}
         position = {number: i for i, number in enumerate(sorted(names))}
         annotated: dict[str, set[int]] = {}
         for annotation in content["annotations"]:
             annotated.setdefault(str(annotation["image_id"]), set()).add(position[annotation["category_id"]])
-    except (KeyError, TypeError, ValueError) as error:
-        wanted = "categories with id and name, and annotations with image_id and category_id"
-        raise DataError(f"{path}: must be COCO instances in JSON, {wanted} ({error!r}); get it again") from None
     return tuple(names[number] for number in sorted(names)), annotated

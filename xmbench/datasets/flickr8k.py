@@ -1,12 +1,12 @@
 """Flickr8k: photographs of people and animals as 16 regions, five captions each, in the layout of f30k_precomp."""
 
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 
-from xmbench.datasets._files import find_file
+from xmbench.datasets._files import find_file, open_npz
 from xmbench.datasets._precomp import PARAMETERS, SPLITS, Part, assembled, read_part
+from xmbench.datasets._released import found
 from xmbench.types import Array, Card, DataError, Dataset, stream
 
 _VECTORS = "vectors.npz"
@@ -69,12 +69,9 @@ def _vectors(parts: dict[str, Part]) -> dict[str, tuple[Array, Array]]:
     """Split -> float16 vectors (n, 1280) of the images and (k n, 384) of the captions."""
     path = find_file(CARD, _VECTORS)
     vectors = {}
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            for split, stem in SPLITS.items():
-                vectors[split] = content[f"{stem}_image"], content[f"{stem}_text"]
-    except (KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: must hold {{train,dev,test}}_image and _text ({error}); get it again") from None
+    with open_npz(path) as content:
+        for split, stem in SPLITS.items():
+            vectors[split] = found(path, content, f"{stem}_image"), found(path, content, f"{stem}_text")
     for split, (image, text) in vectors.items():
         wanted = (len(parts[split].regions), len(parts[split].captions))
         if (len(image), len(text)) != wanted:

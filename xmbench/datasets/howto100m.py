@@ -109,7 +109,7 @@ def read_video(path: Path, width: int | None = None) -> Array:
         raise DataError(
             f"{path}: every video must have features of both kinds, {' and '.join(KINDS)}; it has not these"
         ) from None
-    except (ValueError, EOFError, OSError) as error:
+    except Exception as error:  # NumPy raises many kinds for a damaged file, all with the same remedy
         raise DataError(f"{path}: must be a whole .npy file of numbers ({error}); extract it again") from None
     if features.ndim != 2 or features.dtype.kind != "f" or width not in (None, features.shape[1]):
         wanted = "(time, d)" if width is None else f"(time, {width}), as in other videos,"
@@ -180,12 +180,19 @@ def _part(
             texts.append(" ".join(map(str, lines["text"][first : last + 1])))
             video_of.append(number)
             spans.append((lines["start"][first], lines["end"][last]))
-    files = [[folder / path for folder in folders] for _, path in videos]
+    files = [[_inside(folder, path) for folder in folders] for _, path in videos]
     if missing := next((path for paths in files for path in paths if not path.exists()), None):
         read_video(missing)
     widths = [read_video(path).shape[1] for path in files[0]]
     rows = ClipRows(files, widths, np.array(video_of), np.array(spans, dtype=np.float64))
     return Part(f"{CARD.name}/{split}", ids, cast(Array, rows), texts, np.arange(len(ids)))
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The file of a name, which must not lead out of the folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise DataError(f"{CARD.name}: every path in HowTo100M.csv must lie inside {folder}, got {name!r}; get it again")
+    return folder / name
 
 
 def extended(starts: Sequence[float], ends: Sequence[float], i: int, min_time: float) -> tuple[int, int]:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 from xmbench.datasets._files import find_file
-from xmbench.datasets._released import Part, Parts, assembled, checked, joint_base, mat_variable
+from xmbench.datasets._mat import mat_variable
+from xmbench.datasets._released import Part, Parts, assembled, checked, joint_base
 from xmbench.types import Card, Dataset
 
 _FILE = "INRIA-Websearch.mat"

@@ -14,7 +14,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from xmbench.datasets._files import find_file
+from xmbench.datasets._files import find_file, readable
 from xmbench.datasets._video import (
     MAX_WORDS,
     WORD_VECTORS,
@@ -25,7 +25,7 @@ from xmbench.datasets._video import (
     held_out,
     read_table,
 )
-from xmbench.types import Card, DataError, Dataset
+from xmbench.types import Card, Dataset
 
 FILES = ("train.csv", "videodatainfo_2017.json", "train_features.npz", "test_sentences.csv", "test_features.npz", WORD_VECTORS)
 
@@ -77,9 +77,6 @@ def test_part() -> Part:
 
 
 def _sentences(path: Path) -> dict[str, list[str]]:
-    try:
+    with readable(path, "an object with `sentences`, a list of objects with video_id and caption"):
         sentences = json.loads(path.read_bytes())["sentences"]
         return grouped((str(one["video_id"]), str(one["caption"])) for one in sentences)
-    except (KeyError, TypeError, ValueError) as error:
-        wanted = "an object with `sentences`, a list of objects with video_id and caption"
-        raise DataError(f"{path}: must be {wanted} ({error!r}); get it again") from None

@@ -225,7 +225,7 @@ def _normalised(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.assign(**known, **flags, fold=rows.get("fold"), tuned=tuned)
     numbers = ["value", "chance", "noise_rate", "realised_rate"]
     rows[numbers] = rows[numbers].astype(float)
-    texts = dict.fromkeys([*KEY, *IDENTITY, "trial", "split", "fold", "direction", "noise_sha"], "")
+    texts = dict.fromkeys([*KEY, "method", *IDENTITY, "trial", "split", "fold", "direction", "noise_sha"], "")
     texts |= dict.fromkeys(["dataset_params", "noise_options", "params"], "{}")
     ordered = {name: rows[name].cat.reorder_categories(sorted(rows[name].cat.categories)) for name in _coded_columns(rows)}
     return rows.assign(**ordered).assign(**{name: _coded(rows[name], empty) for name, empty in texts.items()})
