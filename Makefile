@@ -50,7 +50,7 @@ bench: $(installed) ## speed of metrics, training and scoring, beside plain loop
 soak: $(installed) ## faults and hostile files without end: kills, full disks, damaged files, 100,000 inputs to the readers
 	$(bin)/python scripts/soak.py --kills 100
 	$(bin)/python scripts/soak.py --kills 20 --backend dask
-	$(bin)/python scripts/fuzz.py --inputs 100000
+	XMBENCH_FUZZ=100000 $(bin)/python -m pytest tests/test_fuzz.py
 
 clean: ## remove environments, caches, and the demo's output
 	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo

@@ -26,7 +26,7 @@ from xmbench.datasets import dataset_card
 
 INPUTS = int(os.environ.get("XMBENCH_FUZZ", "0"))
 SHARES = 17  # of all readers together, about
-SECONDS, MEMORY = 20, 1 << 30  # that one input may take; bytes by which all inputs of a reader may raise the peak
+SECONDS, MEMORY = 20, 1 << 30  # of CPU time that one input may take; bytes by which all inputs of a reader may raise the peak
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown"}
 RUNS = ("os.system", "os.exec", "os.spawn", "os.posix_spawn", "os.fork", "subprocess.", "pty.", "ctypes.", "socket.")
@@ -35,7 +35,7 @@ MAKERS = ("dataclasses.py", "collections/__init__.py")  # of classes, when modul
 
 
 class TooLongError(BaseException):
-    """An input took longer than `SECONDS`."""
+    """An input took more than `SECONDS`."""
 
 
 class Watch:
@@ -99,7 +99,7 @@ def limited():
     limits = resource.getrlimit(resource.RLIMIT_AS)
     now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (now + 4 * MEMORY, limits[1]))
-    before = signal.signal(signal.SIGALRM, stop)
+    before = signal.signal(signal.SIGPROF, stop)
     logging.disable()
     try:
         with warnings.catch_warnings():
@@ -107,7 +107,7 @@ def limited():
             yield
     finally:
         logging.disable(logging.NOTSET)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGPROF, before)
         resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
@@ -147,7 +147,7 @@ def tried(reader, watch, n, tally):
     @given(reader.inputs)
     def read(given_input):
         tally["inputs"] += 1
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
         try:
             with watch:
                 reader.read(given_input)
@@ -158,7 +158,7 @@ def tried(reader, watch, n, tally):
                 raise
             tally["refused"] += 1
         finally:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         assert not watch.seen, watch.seen
 
     read()

@@ -185,11 +185,12 @@ def _report_error(error: Exception) -> int:
     from xmbench.store import StoreError
     from xmbench.types import DataError
 
+    message = "".join(c if c.isprintable() or c == "\n" else "?" for c in str(error)[:2000])  # it may quote a hostile file
     if isinstance(error, MissingDataError | DataError | StoreError | FileNotFoundError):
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {message}", err=True)
         return NO_DATA
     if isinstance(error, ValueError | LookupError | OSError) and not isinstance(error, KeyError | IndexError):
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {message}", err=True)
         return USAGE
     import traceback
 
