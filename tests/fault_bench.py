@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from typing import IO
 
 import psutil
 import pyarrow as pa
@@ -244,19 +245,15 @@ class Case:
             self._look()
 
     def _look(self) -> None:
-        seen: dict[str, tuple[int, ...]] = {}
-        with suppress(FileNotFoundError):
-            for entry in list(os.scandir(self.store)):
-                with suppress(FileNotFoundError):
-                    if entry.name.endswith(".parquet") and not entry.name.startswith("."):
-                        stat = entry.stat()
-                        seen[entry.name.removesuffix(".parquet")] = (stat.st_ino, stat.st_size)
-        for run_id, state in seen.items():
-            if self.finished.get(run_id) != state and status_in(self.store / f"{run_id}.parquet") == "ok":
-                if run_id in self.finished and run_id not in self.damaged:
-                    self.redone.append(run_id)
-                self.finished[run_id] = state
-                self.damaged.discard(run_id)
+        for path in self.store.glob("[!.]*.parquet"):
+            with suppress(FileNotFoundError), path.open("rb") as file:  # its state and its status are of one file, not of two
+                stat = os.fstat(file.fileno())
+                state, run_id = (stat.st_ino, stat.st_size), path.stem
+                if self.finished.get(run_id) != state and status_in(file) == "ok":
+                    if run_id in self.finished and run_id not in self.damaged:
+                        self.redone.append(run_id)
+                    self.finished[run_id] = state
+                    self.damaged.discard(run_id)
 
     def start(self, *more: str, **environment: str) -> "subprocess.Popen[bytes]":
         """Begin, or go on with, the sweep, in a process group of its own, as a terminal does."""
@@ -384,7 +381,7 @@ def leftovers(store: Path) -> Iterator[Path]:
             yield path
 
 
-def status_in(path: Path) -> str:
+def status_in(path: Path | IO[bytes]) -> str:
     try:
         return str(pq.read_table(path, columns=["status"])["status"][0].as_py())
     except (OSError, pa.ArrowException, IndexError):

@@ -5,8 +5,10 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from xmbench.registry import _METHODS, load_plugin
 from xmbench.run import Settings
 from xmbench.spec import Spec, load_spec
 from xmbench.store import Store
-from xmbench.supervisor import Job, Report
+from xmbench.supervisor import Job, Report, end_child, supervise
 from xmbench.sweep import RETRIED, ordered, sweep, todo
 
 UNRULY = '''
@@ -79,6 +81,14 @@ def grid(*methods, deeds=(), **changes):
     return plan(Spec(methods=(*deeds, *methods), datasets=("synthetic",), **fields))
 
 
+DEVICES = ("cpu:0", "cpu:1")
+
+
+def request(group, store, plugin):
+    settings = {"device": "cpu", "threads": 1, "checkpoint_seconds": 60.0, "plugins": (plugin,)}
+    return {"cells": [to_json(cell) for cell in group], "store": str(store), "settings": settings, "known": {}}
+
+
 def values(store):
     rows = store.rows().query("status == 'ok'")
     return rows.set_index(["run_id", "split", "selection", "direction", "metric"])["value"].sort_index()
@@ -125,6 +135,15 @@ def test_what_is_retried(tmp_path, unruly):
     assert len(todo(changed, store, retry=frozenset()).groups) == 2
 
 
+def test_a_method_that_changed_after_the_plan_is_no_result(tmp_path, unruly):
+    """The row would name the planned source, the child has loaded another one."""
+    store = Store(tmp_path / "store")
+    cells = [replace(cell, source_sha="0" * 16) for cell in grid(deeds=("none",))]
+    outcome = sweep(todo(cells, store), store, Settings(plugins=(unruly,)), engine=Engine())
+    assert outcome.counts == {"failed": 1}
+    assert "the file of unruly was changed since the sweep began: start it again" in store.rows()["error"].iloc[0]
+
+
 def test_cells_survive_json():
     noises = ("symmetric+caption_shuffle@0.2", "symmetric_exclusive")
     tuned = load_spec("mrl_table1").narrowed(datasets=("synthetic",), methods=("mrl", "ce"), schemes=noises, rates=(0.4,))
@@ -153,6 +172,30 @@ def test_every_supervisor_has_a_device_of_its_own(tmp_path):
     assert outcome.counts == {"ok": 8}
     assert set(store.rows()["device"]) == {"cpu:0", "cpu:1"}
     assert set(store.rows()["threads"]) == {1}
+
+
+def test_more_supervisors_than_devices_take_turns(tmp_path, unruly):
+    """As on a node of a cluster with more workers than GPUs: two threads here, one place for both."""
+    store = Store(tmp_path / "store")
+    work = todo(grid("cca", deeds=("none",)), store)
+    jobs = [
+        Job(
+            group[0].fit_key,
+            (group[0].run.run_id,),
+            request(group, store, unruly),
+            {},
+            str(store),
+            f"s{os.getpid()}",
+            DEVICES,
+            1,
+        )
+        for group in work.groups
+    ]
+    with ThreadPoolExecutor(2) as pool, patch("xmbench.supervisor.enumerate", lambda devices: [(0, devices[0])], create=True):
+        reports = list(pool.map(supervise, jobs))
+        list(pool.map(lambda _: end_child(), range(2)))
+    assert [list(report.stored.values()) for report in reports] == [["ok"], ["ok"]]
+    assert set(store.rows()["device"]) == {"cpu:0"}
 
 
 def test_orders(tmp_path):

@@ -21,6 +21,7 @@ from xmbench.supervisor import Job, Report, end_child, supervise
 
 _MOST_BREAKS = 20  # of the pool of processes, one after the other, with no job done between them
 _BUSY_SECONDS = 2.0
+_HEARD_SECONDS = 2.0
 _AHEAD = 4  # jobs per worker that a cluster knows of: workers that join it find some
 
 
@@ -106,7 +107,10 @@ def run_jobs(keys: list[str], make: Callable[[str], Job], engine: Engine, contro
                     ) from None
                 continue  # with what is not finished, in new processes
             except CancelledError as error:
-                raise EngineError(f"the Dask cluster at {engine.scheduler} is gone ({str(error).splitlines()[0]})") from None
+                where = f"at {engine.scheduler}" if engine.scheduler else "of this machine"
+                raise EngineError(
+                    f"the Dask cluster {where} is gone ({str(error).partition(chr(10))[0] or 'cancelled'})"
+                ) from None
             if waiting and control.word == "go":
                 time.sleep(_BUSY_SECONDS)
 
@@ -116,7 +120,7 @@ def _dispatcher(engine: Engine, control: Control) -> Iterator[Callable[[list[str
     """What has jobs done: a function from keys to reports in the order of their ends."""
     with ExitStack() as stack:
         if engine.backend == "dask":
-            yield partial(_by_joblib, engine=engine, control=control, ahead=_cluster(engine, stack))
+            yield partial(_by_joblib, engine=engine, control=control, ahead=_cluster(engine, control, stack))
         elif engine.jobs == 1:
             stack.callback(end_child)
             yield partial(_one_by_one, control=control)
@@ -138,7 +142,7 @@ def _by_joblib(
     from joblib import Parallel, delayed, parallel_config
 
     n_ahead = ahead()
-    with parallel_config(backend=engine.backend):
+    with parallel_config(backend="loky" if engine.backend == "loky" else _dask_backend()):
         parallel: Any = Parallel(n_jobs=n_ahead, return_as="generator_unordered", batch_size=1, pre_dispatch=n_ahead)
     with _deaf_children():
         reports = parallel(delayed(supervise)(make(key)) for key in keys if control.word == "go")
@@ -147,7 +151,18 @@ def _by_joblib(
     yield from reports
 
 
-def _cluster(engine: Engine, stack: ExitStack) -> Callable[[], int]:
+def _dask_backend() -> Any:
+    """joblib's, which also gives the jobs of a cluster with a single worker to that worker, and not to this process."""
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            return max(2, int(super().effective_n_jobs(n_jobs)))
+
+    return Backend()
+
+
+def _cluster(engine: Engine, control: Control, stack: ExitStack) -> Callable[[], int]:
     """Connect to a Dask cluster, or start one of as many processes as jobs; how many jobs it is to know of at a time."""
     try:
         import dask
@@ -173,6 +188,8 @@ def _cluster(engine: Engine, stack: ExitStack) -> Callable[[], int]:
             raise ValueError(
                 f"--scheduler must be the address of a running Dask scheduler, got {address!r} ({error})"
             ) from None
+    if engine.scheduler:  # supervisors hear the word when they look next; then it is withdrawn
+        stack.callback(lambda: time.sleep(_HEARD_SECONDS if control.word == "stop" else 0.0))
     return lambda: _AHEAD * max(1, engine.jobs, sum(client.nthreads().values()))
 
 

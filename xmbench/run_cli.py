@@ -150,19 +150,19 @@ def run(**options: Any) -> None:
             _say_why_not(work)
         if options["dry_run"]:
             return
-        costs = estimate(work, settings)
+        costs = estimate(work, settings, measure=not options["isolation"])  # no fit runs outside its own process
         work = ordered(work, options["order"], costs)
         seconds = {key: cost.seconds for key, cost in costs.items()}
         if work.groups:
             where = f"{engine.jobs} at a time on {', '.join(dict.fromkeys(engine.devices))}"
-            wall = makespan(seconds.values(), engine.jobs)
-            click.echo(f"about {duration(wall)}, {where}; store {store}", err=True)
+            wall = f"about {duration(makespan(seconds.values(), engine.jobs))}" if seconds else "no such run is stored yet"
+            click.echo(f"{wall}, {where}; store {store}", err=True)
         if engine.max_seconds is not None:
             engine = replace(engine, max_seconds=max(0.0, options["max_time"] - (time.monotonic() - begun)))
         with Progress(work.groups, seconds, engine.jobs) as progress:
             isolated = engine if options["isolation"] else None
             outcome = sweep(work, store, settings, engine=isolated, progress=progress, seconds_left=progress.seconds_left)
-        failed |= any(outcome.counts.get(status) for status in _ENDINGS)
+        failed |= bool(work.given_up) or any(outcome.counts.get(status) for status in _ENDINGS)
         if outcome.interrupted or outcome.time_up or outcome.error or not work.waiting:
             break
     _finish(outcome, failed, store, [cell.run.run_id for cell in cells], options["form"])
@@ -180,11 +180,18 @@ def _execution(protocol: str, options: dict[str, Any]) -> tuple[Any, Any]:
 
     if options["scheduler"] and options["backend"] != "dask":
         raise ValueError("--scheduler is the address of a Dask cluster: give --backend dask with it")
+    limits = [name for name in ("timeout", "max_rss", "max_time", "scheduler") if options[name]]
+    if not options["isolation"] and (limits or (options["jobs"] or 1) > 1):
+        raise ValueError("--no-isolation runs one after the other without limits: leave out --jobs, --timeout, --max-rss, "
+                         "--max-time and --scheduler")  # fmt: skip
     names = None if options["devices"] == "auto" else [name.strip() for name in options["devices"].split(",")]
-    at_a_time = default_jobs(options["threads"] or load_protocol(protocol).threads)
-    devices = choose_devices(names, options["per_device"], options["jobs"], at_a_time)
+    at_a_time = default_jobs(options["threads"] or load_protocol(protocol).threads) if options["isolation"] else 1
+    if options["scheduler"]:  # its workers know what devices there are
+        devices = tuple(names or ["auto"]) * options["per_device"]
+    else:
+        devices = choose_devices(names, options["per_device"], options["jobs"], at_a_time)
     engine = Engine(
-        jobs=len(devices),
+        jobs=(options["jobs"] or 1) if options["scheduler"] else len(devices),
         backend=options["backend"],
         scheduler=options["scheduler"],
         devices=devices,
@@ -284,6 +291,7 @@ def plan(cost: bool, **options: Any) -> None:
         return
     done, waiting = ({cell.run.run_id for cell in part} for part in (work.done, work.waiting))
     first = {group[0].run.run_id for group in work.groups}
+    given_up = {cell.run.run_id: work.stored[cell.run.run_id].status for cell in work.given_up}
     rows = []
     for cell in cells:
         run = cell.run
@@ -300,6 +308,8 @@ def plan(cost: bool, **options: Any) -> None:
         )
         run_id = "" if state == "waiting" else run.run_id
         tuning = f"trial {run.trial}" if run.trial else run.tuning
+        if run.run_id in given_up:
+            state = f"{given_up[run.run_id]} (see --retry)"
         rows.append([run_id, run.dataset, str(run.noise), run.method, run.seed, tuning, run.protocol.name, state, cell.reason])
     columns = ["run_id", "dataset", "noise", "method", "seed", "tuning", "protocol", "state", "reason"]
     print_frame(pd.DataFrame(rows, columns=columns), options["form"], below="reason")

@@ -14,7 +14,8 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -29,6 +30,7 @@ from xmbench.store import Store
 
 _POLL_SECONDS = 0.5
 _STATE_SECONDS = 1.0
+_STARTING_SECONDS = 300.0
 _LINES_OF_LOG = 20
 _THREAD_VARIABLES = "OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS NUMEXPR_NUM_THREADS NUMBA_NUM_THREADS".split()
 
@@ -87,16 +89,16 @@ class Report:
 class _Child:
     """The child process of this thread, with what it says as a queue."""
 
-    def __init__(self, threads: int, log: Path) -> None:
+    def __init__(self, kind: tuple[str, int], log: Path) -> None:
+        self.kind = kind  # sweep, whose code it has loaded, and threads
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109
-        environment = {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
+        environment = {**os.environ, "PYTHONPATH": path, **dict.fromkeys(_THREAD_VARIABLES, str(kind[1]))}
         with log.open("ab") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-u", "-m", "xmbench.worker"],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment,
                 start_new_session=True,
             )  # fmt: skip
-        self.threads = threads
         self.news: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -105,6 +107,8 @@ class _Child:
         for line in self.process.stdout:
             if line.endswith("\n"):  # else it was killed as it wrote
                 self.news.put(line)
+        with suppress(OSError):
+            self.process.stdout.close()
         self.news.put(None)
 
     def ask(self, request: dict[str, Any]) -> None:
@@ -128,10 +132,9 @@ class _Child:
         with suppress(OSError):
             self.process.kill()
         code = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            with suppress(OSError):
-                assert pipe is not None
-                pipe.close()
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.close()  # the other pipe is the listener's, who may wait for what the child has started
         return code
 
 
@@ -147,13 +150,15 @@ def _memory_of(process: psutil.Process) -> int:
         return 0
 
 
+class _Stopped(Exception):
+    """The sweep has ended before the job began."""
+
+
 class _Own(threading.local):
     """What a thread of this process keeps from job to job."""
 
     child: _Child | None = None
     device: str = ""
-    slot: FileLock | None = None
-    sweep: str = ""
 
 
 _own = _Own()
@@ -171,15 +176,17 @@ def supervise(job: Job) -> Report:
     if job.main not in (0, os.getpid()):
         _end_with(job.main)
     try:
-        if heard(store.folder("sweeps"), job.sweep) != "go":
-            report.status = "stopped"
-            return report
-        with claim(store.folder("running"), job.fit_key):
-            _have_done(job, store, report)
+        sweeps = store.folder("sweeps")
+        if heard(sweeps, job.sweep) != "go":
+            raise _Stopped
+        with _device(job, sweeps) as device, claim(store.folder("running"), job.fit_key):
+            _have_done(job, store, report, device)
     except Claimed:
         report.status = "busy"
+    except _Stopped:
+        report.status = "stopped"
     except OSError as error:
-        report.status, report.error, report.store_error = "stopped", f"store {job.store} cannot be used ({error})", True
+        report.status, report.error, report.store_error = "stopped", f"{error} (store {job.store})", True
     return report
 
 
@@ -205,20 +212,19 @@ def _end_with(main: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _have_done(job: Job, store: Store, report: Report) -> None:
+def _have_done(job: Job, store: Store, report: Report, device: str) -> None:
     """Send the job to the child and listen until its end, one way or another."""
-    device = _device(job)
-    log = store.log(job.run_ids[0])
-    if _own.child is None or _own.child.process.poll() is not None or _own.child.threads != job.threads:
+    log, kind = store.log(job.run_ids[0]), (job.sweep, job.threads)
+    if _own.child is None or _own.child.process.poll() is not None or _own.child.kind != kind:
         end_child()
-        _own.child = _Child(job.threads, log)
+        _own.child = _Child(kind, log)
     child, killed_before = _own.child, _kills_for_want_of_memory()
     child.ask({**job.request, "settings": {**job.request["settings"], "device": device}})
     state = {
         **job.state, "host": socket.gethostname(), "pid": child.process.pid, "device": device, "runs": list(job.run_ids),
         "started": datetime.now(UTC).isoformat(timespec="seconds"), "phase": "starting",
     }  # fmt: skip
-    started = checked = spoke = time.monotonic()
+    begun = started = checked = spoke = time.monotonic()
     end, gone = None, False
     while end is None:
         try:
@@ -232,7 +238,7 @@ def _have_done(job: Job, store: Store, report: Report) -> None:
         end = _take(json.loads(line), state, report) if line else None
         now = time.monotonic()
         spoke = now if line else spoke
-        if state["phase"] == "starting":
+        if state["phase"] == "starting" and now - begun < _STARTING_SECONDS:
             started = now  # libraries that load are no part of the run's time
         if end is None and (not line or now - checked > _STATE_SECONDS or checked == started):
             checked, state["silent"] = now, round(now - spoke, 1)
@@ -321,19 +327,23 @@ def _kills_for_want_of_memory() -> int:
     return count
 
 
-def _device(job: Job) -> str:
-    """The device of this supervisor: one of the job's, which no other supervisor of the sweep on this machine has."""
+@contextmanager
+def _device(job: Job, sweeps: Path) -> Iterator[str]:
+    """One of the job's devices, which no other supervisor of the sweep on this machine has meanwhile; rather the one it had.
+
+    Raises:
+        _Stopped: the sweep has ended before one was free.
+    """
     if len(set(job.devices)) == 1:
-        return job.devices[0]
-    if _own.slot is None or _own.sweep != job.sweep:
-        _own.sweep, _own.slot = job.sweep, None
-        while _own.slot is None:
-            for number, device in enumerate(job.devices):
-                lock = FileLock(Path(tempfile.gettempdir()) / f"xmbench-{job.sweep}-{number}.lock", thread_local=False)
-                with suppress(Timeout):
-                    lock.acquire(timeout=0)
-                    _own.slot, _own.device = lock, device
-                    break
-            else:  # a killed supervisor's place becomes free with its end
-                time.sleep(_POLL_SECONDS)
-    return _own.device
+        yield job.devices[0]
+        return
+    places = sorted(enumerate(job.devices), key=lambda place: place[1] != _own.device)
+    while heard(sweeps, job.sweep) == "go":
+        for number, device in places:
+            lock = FileLock(Path(tempfile.gettempdir()) / f"xmbench-{job.sweep}-{number}.lock", thread_local=False)
+            with suppress(Timeout), lock.acquire(timeout=0):
+                _own.device = device
+                yield device
+                return
+        time.sleep(_POLL_SECONDS)
+    raise _Stopped

@@ -149,8 +149,9 @@ def ordered(work: Todo, order: str, costs: dict[str, Cost]) -> Todo:
 
 def default_jobs(threads: int) -> int:
     """Runs at a time that use every core."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    from joblib import cpu_count
+
+    return int(max(1, cpu_count() // threads))  # as many as the process may use: affinity and a container's quota count
 
 
 def sweep(

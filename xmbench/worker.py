@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ def main() -> None:
 
     def tell(what: dict[str, Any]) -> None:
         try:
-            print(json.dumps(what), file=news, flush=True)
+            news.write(json.dumps(what) + "\n")
+            news.flush()
         except OSError:  # the supervisor is gone: that must not become a failed run
             os._exit(0)
 
@@ -76,6 +78,7 @@ def _answer(request: dict[str, Any], tell: News) -> dict[str, Any]:
         for file in settings.plugins:
             load_plugin(file)
         cells = [from_json(cell) for cell in request["cells"]]
+        _check_source(cells[0])
         _log_to(store.log(cells[0].run.run_id))
         missing = []
         for cell in cells:
@@ -97,6 +100,20 @@ def _answer(request: dict[str, Any], tell: News) -> dict[str, Any]:
     finally:
         return_freed_memory()
     return {"end": ""}
+
+
+@cache
+def _loaded_source(method: str) -> str:
+    """Hash of a method's file as this process has loaded it."""
+    from xmbench.registry import find_method, source_sha
+
+    return source_sha(find_method(method))
+
+
+def _check_source(cell: "Cell") -> None:
+    """Raise ValueError where another source of the method is loaded than the one that the run's row would name."""
+    if _loaded_source(cell.run.implementation) != cell.source_sha:
+        raise ValueError(f"the file of {cell.run.implementation} was changed since the sweep began: start it again")
 
 
 def _begin_log(cells: "list[Cell]", settings: "Settings") -> None:

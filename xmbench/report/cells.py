@@ -1,7 +1,6 @@
 """What all tables share: the cells as numbers, their ranks, marks of cells without a result, and the notes below."""
 
 import json
-from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
@@ -22,15 +21,7 @@ def with_runs(group: Group, cells: pd.DataFrame) -> pd.DataFrame:
         group: the runs.
         cells: one row per cell: label, noise_rate, n and what is shown.
     """
-    runs = group.runs.groupby(["label", "noise_rate"]).agg(
-        realised_rate=("realised_rate", "mean"),
-        noise_sha=("noise_sha", lambda shas: " ".join(sorted(set(shas) - {""}))),
-        params=("params", "first"),
-        stale=("stale", "any"),
-        status=("status", lambda status: _counted(status[status != "ok"])),
-        run_ids=("run_id", lambda ids: " ".join(sorted(ids))),
-    )
-    cells = cells.join(runs, on=["label", "noise_rate"])
+    cells = cells.join(group.by_cell, on=["label", "noise_rate"])
     return cells.assign(
         n=cells["n"].fillna(0).astype(int),
         stale=cells["stale"].eq(True),
@@ -38,11 +29,6 @@ def with_runs(group: Group, cells: pd.DataFrame) -> pd.DataFrame:
         oracle=cells["label"].isin(group.oracles),
         from_description=cells["label"].isin(group.described),
     )
-
-
-def _counted(statuses: pd.Series) -> str:
-    """`failed 1, timeout 2`."""
-    return ", ".join(f"{status} {count}" for status, count in sorted(Counter(statuses).items()))
 
 
 def tidy(group: Group, cells: pd.DataFrame, selection: str) -> pd.DataFrame:
@@ -104,8 +90,9 @@ def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities
     """
     labels = set(cells["label"])
     runs = group.runs[group.runs["label"].isin(labels)]
+    networks = group.n_networks[runs.index]
     empty = cells[cells["n"] == 0].assign(mark=lambda c: [mark(status) for status in c["status"]])
-    notes = setting_notes(group.rows[group.rows["label"].isin(labels)])
+    notes = setting_notes(runs)
     if cells["n"].between(1, group.n_planned - 1).any():
         notes.append(f"n/{group.n_planned}: only n of {group.n_planned} seeds have a result; the mean is over those.")
     for sign, meaning in {FAILED: "no run finished", "n/a": "not applicable", NO_RUN: "no result"}.items():
@@ -117,7 +104,6 @@ def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities
     notes += _collapse_notes(cells)
     notes += _profile_notes(group)
     notes += _tuning_notes(group)
-    networks = _n_networks(group, runs)
     several = runs[networks > 1].groupby(networks)["label"].unique()
     notes += [f"The {averaged} of {n:.0f} networks are averaged: {', '.join(sorted(names))}." for n, names in several.items()]
     if described := group.described & labels:
@@ -126,13 +112,6 @@ def notes_below(group: Group, cells: pd.DataFrame, averaged: str = "similarities
     if oracles := group.oracles & labels:
         notes.append(f"Oracles, not ranked, read what a method cannot know: {', '.join(sorted(oracles))}.")
     return notes
-
-
-def _n_networks(group: Group, runs: pd.DataFrame) -> pd.Series:
-    """How many networks each run has: those that have rows of their own (0, 1, ...) where several do, else as stored."""
-    single = group.rows.loc[group.rows["network"].str.isdigit().eq(True), ["run_id", "network"]].astype(str)
-    counts = runs["run_id"].map(single.groupby("run_id")["network"].nunique())
-    return counts.where(counts > 1, runs["n_networks"]).rename("n_networks")
 
 
 def _collapse_notes(cells: pd.DataFrame) -> list[str]:

@@ -136,6 +136,25 @@ class Group:
         return sorted(shown, key=lambda direction: (direction == "mean", direction))
 
     @cached_property
+    def n_networks(self) -> pd.Series:
+        """How many networks each of `runs` has: those that have rows of their own where several do, else as stored."""
+        single = self.rows.loc[self.rows["network"].str.isdigit().eq(True), ["run_id", "network"]].drop_duplicates()
+        counts = self.runs["run_id"].map(single["run_id"].astype(object).value_counts())
+        return counts.where(counts > 1, self.runs["n_networks"]).rename("n_networks")
+
+    @cached_property
+    def by_cell(self) -> pd.DataFrame:
+        """What is known of the runs of each label and noise rate: realised_rate, noise_sha, params, stale, status, run_ids."""
+        return self.runs.groupby(["label", "noise_rate"]).agg(
+            realised_rate=("realised_rate", "mean"),
+            noise_sha=("noise_sha", lambda shas: " ".join(sorted(set(shas) - {""}))),
+            params=("params", "first"),
+            stale=("stale", "any"),
+            status=("status", lambda status: _counted(status[status != "ok"])),
+            run_ids=("run_id", lambda ids: " ".join(sorted(ids))),
+        )
+
+    @cached_property
     def n_planned(self) -> int:
         """Seeds planned per cell: all that occur in the group, finished or not."""
         return len(self.runs[["seed", "noise_seed"]].drop_duplicates())
@@ -174,12 +193,18 @@ class Group:
 
 def _measured(rows: pd.DataFrame, selection: str, by: list[str]) -> pd.DataFrame:
     """Values of finished runs in the retrieval directions and their mean; folds are averaged where no average is stored."""
-    rows = rows[(rows["status"] == "ok") & (rows["selection"] == selection) & rows["value"].notna()]
+    keys = ["label", "noise_rate", "seed", "run_id", *by]
+    shown = (rows["status"] == "ok") & (rows["selection"] == selection) & rows["value"].notna()
+    rows = rows.loc[shown, list(dict.fromkeys([*keys, "direction", "fold", "value", "chance"]))]
     whole = rows["fold"] == ""
     rows = rows[whole | ~whole.groupby(rows["run_id"], observed=True).transform("any")]
     rows = rows[(rows["direction"] == "mean") | rows["direction"].str.contains("2", regex=False)]
-    keys = ["label", "noise_rate", "seed", "run_id", *by]
     return decoded(rows.groupby(keys, as_index=False, observed=True)[["value", "chance"]].mean())
+
+
+def _counted(statuses: pd.Series) -> str:
+    """`failed 1, timeout 2`."""
+    return ", ".join(f"{status} {count}" for status, count in sorted(Counter(statuses).items()))
 
 
 def _has(rows: pd.DataFrame, metric: str) -> bool:
@@ -197,7 +222,7 @@ def group_rows(rows: pd.DataFrame) -> list[Group]:
         for split in sorted(split for split in splits if split.partition(":")[0] == "test"):
             what = dict(zip(KEY, map(str, key), strict=True)) | {"split": split}
             rows = with_labels(part[(part["split"] == split) | ~done])
-            labels = decoded(rows.drop_duplicates("run_id")).set_index("run_id")["label"]
+            labels = decoded(rows[["run_id", "label"]].drop_duplicates("run_id")).set_index("run_id")["label"]
             train = decoded(part[part["split"] == "train"])
             train = train.assign(label=train["run_id"].map(labels)).dropna(subset="label")
             found.append((what, rows, train, trials))

@@ -15,18 +15,23 @@ from xmbench.report.words import counted, dataset_words, noise_words, protocol_w
 def write_provenance(out: Path, files: Sequence[File]) -> Path:
     """Write which runs, noise and protocol each file shows, one line per file."""
     path = out / "provenance.csv"
-    write_text(path, pd.DataFrame([_origin(file) for file in files]).to_csv(index=False, lineterminator="\n"))
+    shown = {id(file.runs): file.runs for file in files}  # many files show the same runs
+    listed = {key: _listed(runs) for key, runs in shown.items()}
+    origins = [_origin(file) | listed[id(file.runs)] for file in files]
+    write_text(path, pd.DataFrame(origins).to_csv(index=False, lineterminator="\n"))
     return path
 
 
 def _origin(file: File) -> dict[str, Any]:
-    """What is written of one file; lists are separated by spaces."""
-    runs = file.runs[file.runs["status"] != "no run"]
+    """What is written of one file, its runs aside."""
+    return {"file": file.path.name, **{name: getattr(file.group, name) for name in [*KEY, "split"]}}
+
+
+def _listed(runs: pd.DataFrame) -> dict[str, Any]:
+    """What is written of the runs of a file; lists are separated by spaces."""
+    runs = runs.loc[runs["status"] != "no run", ["run_id", "noise_sha"]]
     shas = sorted(set(runs["noise_sha"]) - {""})
-    common = {name: getattr(file.group, name) for name in [*KEY, "split"]}
     return {
-        "file": file.path.name,
-        **common,
         "noise": noise_words(runs),
         "noise_shas": " ".join(shas),
         "n_runs": len(runs),

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from textwrap import fill
 from typing import Any
 
 import matplotlib
-import seaborn
 from matplotlib import colormaps
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -15,8 +15,6 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-# seaborn's "colorblind" palette, strong hues first and yellow, hard to see as a line on white, last
-COLOURS = tuple(to_hex(seaborn.color_palette("colorblind")[i]) for i in (0, 1, 2, 3, 4, 5, 9, 6, 7, 8))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")  # 9 and 10 share no factor: 90 different pairs
 FOOTER_SIZE = 5.5
 FOOTER_CHARACTERS_PER_INCH = 22
@@ -36,12 +34,22 @@ class Palette:
 
     def __getitem__(self, label: str) -> Style:
         i = self.labels.index(label)
-        return {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        return {"color": hues()[i % len(hues())], "marker": MARKERS[i % len(MARKERS)]}
+
+
+@cache
+def hues() -> tuple[str, ...]:
+    """Seaborn's "colorblind" palette, strong hues first and yellow, hard to see as a line on white, last."""
+    import seaborn  # here, for a second that a report without figures need not wait
+
+    return tuple(to_hex(seaborn.color_palette("colorblind")[i]) for i in (0, 1, 2, 3, 4, 5, 9, 6, 7, 8))
 
 
 @contextmanager
 def styled() -> Iterator[None]:
     """Matplotlib's settings for the figures made and saved inside; also usable as a decorator."""
+    import seaborn
+
     look = seaborn.axes_style("whitegrid") | seaborn.plotting_context("paper", font_scale=0.9)
     own = {
         "font.family": ["DejaVu Sans"],  # comes with Matplotlib: the same on every machine

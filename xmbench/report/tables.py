@@ -30,7 +30,8 @@ def map_tables(group: Group, context: Context) -> list[File]:
         if not cells["n"].any():
             continue
         stem = f"{group.slug}_map" if selection == "best_valid" else f"{group.slug}_map_{selection}"
-        texts = {name: render_table(group, cells, selection, name) for name in FORMATS}
+        content = table_content(group, cells, selection)
+        texts = {name: template(f"map.{name}.j2").render(content) for name in FORMATS}
         texts["csv"] = tidy(group, cells, selection).to_csv(index=False, float_format="%.10g", lineterminator="\n")
         for suffix, text in texts.items():
             path = context.out / f"{stem}.{suffix}"
@@ -66,13 +67,18 @@ def render_table(group: Group, cells: pd.DataFrame, selection: str, suffix: str)
         selection: best_valid or last.
         suffix: tex or md.
     """
-    return template(f"map.{suffix}.j2").render(
-        caption=_caption(group, selection),
-        source=source_words(group),
-        blocks=list(_blocks(group, cells)),
-        rates=[f"{rate:g}" for rate in group.rates],
-        notes=notes_below(group, cells),
-    )
+    return template(f"map.{suffix}.j2").render(table_content(group, cells, selection))
+
+
+def table_content(group: Group, cells: pd.DataFrame, selection: str) -> dict[str, Any]:
+    """What the templates of the table show."""
+    return {
+        "caption": _caption(group, selection),
+        "source": source_words(group),
+        "blocks": list(_blocks(group, cells)),
+        "rates": [f"{rate:g}" for rate in group.rates],
+        "notes": notes_below(group, cells),
+    }
 
 
 def _caption(group: Group, selection: str) -> str:

@@ -15,13 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
-from sklearn.preprocessing import normalize
 from threadpoolctl import threadpool_limits
 
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Arrays, Group, Reader, strip_prefix
-from xmbench.report.style import COLOURS, Style, finish, fold, name_panel, panels, styled
+from xmbench.report.style import Style, finish, fold, hues, name_panel, panels, styled
 from xmbench.report.words import absent_words, provenance_words, selection_words
 
 HIGHEST_RATE = 0.6  # of those in the store, the rate shown is the highest up to this one
@@ -126,6 +124,8 @@ def layout(values: NDArray[Any]) -> NDArray[Any]:
         return np.zeros((n, 2), dtype=np.float32)
     centred = values - values.mean(0)
     init = "pca" if values.shape[1] > 1 else "random"
+    from sklearn.manifold import TSNE
+
     with threadpool_limits(1):
         model = TSNE(perplexity=min(30.0, (n - 1) / 3), init=init, random_state=0, max_iter=MAX_ITERATIONS)
         points: NDArray[Any] = model.fit_transform(centred)
@@ -138,6 +138,8 @@ def _first_class(labels: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unit(values: NDArray[Any]) -> NDArray[Any]:
+    from sklearn.preprocessing import normalize
+
     unit: NDArray[Any] = normalize(values.astype(np.float32))
     return unit
 
@@ -155,7 +157,7 @@ def draw_tsne(group: Group, clouds: list[Cloud], class_names: list[str], rate: f
     figure, axes = panels(*fold(len(clouds), PANELS_PER_ROW), width=2.2, height=2.2)
     count = Counter(int(number) for cloud in clouds for number in cloud.class_number if number >= 0)
     frequent = sorted(number for number, _ in count.most_common(MAX_CLASSES))
-    colours = dict(zip(frequent, COLOURS, strict=False))
+    colours = dict(zip(frequent, hues(), strict=False))
     modalities = sorted({str(name) for cloud in clouds for name in cloud.modality})
     markers = dict(zip(modalities, cycle(MARKERS), strict=False))
     for ax, cloud in zip(axes, clouds, strict=False):
