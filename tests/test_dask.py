@@ -117,6 +117,16 @@ def test_values_are_those_of_one_process_and_data_are_loaded_once_per_worker(ben
     holds(case)
 
 
+def test_a_single_worker_has_the_jobs_and_not_the_command(bench):
+    """joblib executes in its own process what has but one place to go to."""
+    with cluster(bench, "single", 1) as (case, running):
+        case.start("--scheduler", running.address)
+        case.wait_for_work(4)
+        assert epochs_of_worker(case, running.processes[1]) >= 4
+        assert case.wait() == 0, case.said()
+    holds(case)
+
+
 def test_jobs_hold_no_data(tmp_path):
     cells, store = plan(Spec(methods=("ce",), datasets=("synthetic",), rates=(0.4,), seeds=(0,))), Store(tmp_path)
     work = todo(cells, store)
