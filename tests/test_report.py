@@ -19,9 +19,9 @@ from xmbench.report.files import Context, write_figure
 from xmbench.report.groups import Reader, group_rows
 from xmbench.report.index import unfinished
 from xmbench.report.labels import setting_notes
-from xmbench.report.markup import latex, markdown
+from xmbench.report.markup import latex, markdown, template
 from xmbench.report.style import Palette, panels
-from xmbench.report.tables import map_cells, map_tables, render_table, tidy
+from xmbench.report.tables import map_cells, map_tables, table_content, tidy
 from xmbench.report.training import best_epoch, draw_training_curves, read_histories
 from xmbench.report.tsne import Cloud, draw_tsne, layout, shown_rate
 
@@ -197,7 +197,7 @@ n/2: only n of 2 seeds have a result; the mean is over those.
 
 def table(rows, suffix, selection="best_valid"):
     group = only_group(rows)
-    return render_table(group, map_cells(group, selection), selection, suffix)
+    return template(f"map.{suffix}.j2").render(table_content(group, map_cells(group, selection), selection))
 
 
 def hash8(values):
@@ -339,7 +339,8 @@ def test_test_splits_have_tables_of_their_own():
     rows = rows_of(facts, 0.5) + rows_of(facts, 0.3, split="test:twemoji") + rows_of(run("mrl", status="failed"))
     groups = group_rows(pd.DataFrame(rows))
     assert [group.slug for group in groups] == ["wikipedia_symmetric", "wikipedia_symmetric_twemoji"]
-    first, second = (render_table(group, map_cells(group, "best_valid"), "best_valid", "md") for group in groups)
+    contents = (table_content(group, map_cells(group, "best_valid"), "best_valid") for group in groups)
+    first, second = (template("map.md.j2").render(content) for content in contents)
     assert "`ce` | **0.500**" in first
     assert "`ce` | **0.300**" in second
     assert "split test:twemoji" in second

@@ -58,18 +58,6 @@ def _ranks(cells: pd.DataFrame) -> pd.Series:
     return digits.groupby([cells["direction"], cells["noise_rate"]]).rank(method="dense", ascending=False)
 
 
-def render_table(group: Group, cells: pd.DataFrame, selection: str, suffix: str) -> str:
-    """The table as text.
-
-    Args:
-        group: the runs.
-        cells: of `map_cells`.
-        selection: best_valid or last.
-        suffix: tex or md.
-    """
-    return template(f"map.{suffix}.j2").render(table_content(group, cells, selection))
-
-
 def table_content(group: Group, cells: pd.DataFrame, selection: str) -> dict[str, Any]:
     """What the templates of the table show."""
     return {
