@@ -757,7 +757,7 @@ def test_a_defect_is_1_with_its_traceback(xmbench, monkeypatch):
 
 
 def test_an_interruption_before_the_first_run_is_130_too(xmbench, monkeypatch):
-    def interrupt(*args):
+    def interrupt(*args, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("xmbench.sweep.estimate", interrupt)
