@@ -40,7 +40,7 @@ def bench(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", FAULTS)
+@pytest.mark.parametrize("name", [name for name in FAULTS if name not in ("clock", "lost_renames")])  # those: make soak
 def test_nothing_is_lost_changed_or_done_twice(name, bench):
     for kind, figures in FAULTS[name](bench, random.Random(name), FEW.get(name, 1)).items():
         assert figures.problems == [], kind
