@@ -133,7 +133,8 @@ def test_a_supervisor_that_waits_ends_with_its_sweep(tmp_path):
     with subprocess.Popen([sys.executable, "-c", MAIN, IDLE], env=environment, stdout=subprocess.PIPE, text=True) as main:
         supervisor = psutil.Process(int(main.stdout.readline()))
         main.kill()
-        supervisor.wait(20)
+        gone, _ = psutil.wait_procs([supervisor], timeout=20)
+        assert gone == [supervisor]
 
 
 FORKING = '''
@@ -154,7 +155,7 @@ class Forking(Method):
         time.sleep(1000)
 
     def embed(self, modality):
-        raise NotImplementedError
+        raise AssertionError("its fit does not come to an end")
 '''
 
 
