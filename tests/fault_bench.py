@@ -94,20 +94,9 @@ if __name__ == "__main__":
 
 # Loaded by every Python process at its start.
 SITECUSTOMIZE = """
-import errno, os, random, signal, time
+import errno, os, signal
 kind, _, what = os.environ.get("XMBENCH_FAULT", "").partition(":")
-if kind == "clock":  # each look at the clock may find another day
-    import datetime
-    draw, plain, plain_ns, Plain = random.Random(int(what) + os.getpid()), time.time, time.time_ns, datetime.datetime
-    jump = lambda: draw.choice((0, 1, -1)) * draw.uniform(0, 30 * 86400)
-    time.time = lambda: plain() + jump()
-    time.time_ns = lambda: plain_ns() + int(jump() * 1e9)
-    class Jumping(Plain):
-        @classmethod
-        def now(cls, tz=None):
-            return Plain.now(tz) + datetime.timedelta(seconds=jump())
-    datetime.datetime = Jumping
-elif kind == "errno":  # while a file is there, nothing is brought to the disk
+if kind == "errno":  # while a file is there, nothing is brought to the disk
     name, _, flag = what.partition(":")
     sync = os.fsync
     def fsync(number):
@@ -127,6 +116,40 @@ elif kind == "die":  # in the n-th step that changes a file system, before or af
         return do
     for name in ("fsync", "replace", "rename", "unlink", "link"):
         setattr(os, name, dying(getattr(os, name)))
+"""
+
+# Loaded into a process before libc: each look at the clock may find another day. What only tells durations goes on as it is.
+CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+static time_t jump(void) {
+    static _Thread_local unsigned seed;
+    if (!seed) seed = atoi(getenv("XMBENCH_CLOCK")) + getpid();
+    return (rand_r(&seed) % 3 - 1) * (time_t)(rand_r(&seed) % (30 * 86400));
+}
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int (*real)(clockid_t, struct timespec *) = dlsym(RTLD_NEXT, "clock_gettime");
+    int failed = real(clock, now);
+    if (!failed && clock == CLOCK_REALTIME) now->tv_sec += jump();
+    return failed;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    int (*real)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
+    int failed = real(now, zone);
+    if (!failed) now->tv_sec += jump();
+    return failed;
+}
+time_t time(time_t *now) {
+    struct timeval found;
+    gettimeofday(&found, NULL);
+    if (now) *now = found.tv_sec;
+    return found.tv_sec;
+}
 """
 
 
@@ -199,6 +222,14 @@ class Bench:
         """A new store."""
         self._cases.append(Case(self, f"{len(self._cases) + 1:03d}-{name}"))
         return self._cases[-1]
+
+    def jumping_clock(self, seed: int) -> dict[str, str]:
+        """The environment of processes whose clock jumps; it takes a C compiler."""
+        library = self.folder / "clock.so"
+        if not library.exists():
+            (self.folder / "clock.c").write_text(CLOCK)
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", library, self.folder / "clock.c", "-ldl"], check=True)
+        return {"LD_PRELOAD": str(library), "XMBENCH_CLOCK": str(seed)}
 
     def close(self) -> None:
         """End what is left of all cases."""

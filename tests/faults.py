@@ -177,12 +177,12 @@ def clock(bench: Bench, draw: Random, times: int) -> dict[str, Figures]:
     figures = Figures()
     for _ in range(times):
         case = bench.case("clock")
-        case.start(XMBENCH_FAULT=f"clock:{draw.randrange(10**6)}")
+        case.start(**bench.jumping_clock(draw.randrange(10**6)))
         case.wait_for_work(draw.randrange(4, 20))
         case.kill_all()
         for path in case.store.rglob("*"):
             os.utime(path, (time.time() + draw.uniform(-9e6, 9e6),) * 2)
-        figures.count(1, case.go_on(XMBENCH_FAULT=f"clock:{draw.randrange(10**6)}"))
+        figures.count(1, case.go_on(**bench.jumping_clock(draw.randrange(10**6))))
     return {"clock that jumps": figures}
 
 

@@ -187,10 +187,11 @@ def test_a_scheduler_that_is_killed_ends_the_sweep_and_another_one_goes_on(bench
 
 def test_the_main_process_is_killed(bench):
     with cluster(bench, "main", 2) as (case, running):
-        case.start("--scheduler", running.address).kill()
-        case.start("--scheduler", running.address)
-        case.wait_for_work(6)
-        case.started[-1].kill()
+        for epochs_before in (0, 6):
+            main = case.start("--scheduler", running.address)
+            case.wait_for_work(epochs_before)
+            main.kill()
+            main.wait()
         case.kills += 1
         case.start("--scheduler", running.address)
         assert case.wait() == 0, case.said()
