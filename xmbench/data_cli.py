@@ -1,15 +1,127 @@
-"""The commands of `xmbench data`: files of datasets as others released them. Thin, no logic."""
+"""The commands of `xmbench data`: data of one's own, and files of datasets as others released them. Thin, no logic."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from xmbench.printing import FORMAT, print_facts
+from xmbench.printing import FORMAT, print_facts, print_frame
 
 
 @click.group()
 def data() -> None:
-    """Data files of other projects, made into files that the loaders read."""
+    """Data of your own, made into datasets, and data files of other projects, made into files that the loaders read."""
+
+
+@data.command("import")
+@click.argument("name")
+@click.option(
+    "--features",
+    multiple=True,
+    metavar="MODALITY=FILE[:KEY]",
+    help="Features of a modality, a row per item: .npy, .npz, .mat, .h5, .csv or .parquet; KEY where a file holds several "
+    "arrays. Once for every modality; more often for a file per split.",
+)
+@click.option(
+    "--labels",
+    multiple=True,
+    metavar="FILE[:COLUMN]",
+    help="A column label, several classes separated by ;, and optionally a column split; or an array.",
+)
+@click.option(
+    "--pairs",
+    default="",
+    metavar="FILE",
+    help="Rows that belong together, a column per modality, and optionally split.  [default: by their order]",
+)
+@click.option(
+    "--captions",
+    multiple=True,
+    metavar="FILE",
+    help="Captions of the images: one per line, CSV, JSON lines, COCO, Karpathy's JSON or Flickr's tokens.",
+)
+@click.option("--images", default="", metavar="DIR", help="Images; with a folder per class, their labels.")
+@click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded, and list them.")
+@click.option("--title", help="For the card.  [default: the name]")
+@click.option("--source", help="For the card: where the data are from.  [default: the files]")
+@click.option("--licence", help="For the card.")
+@click.option("--citation", help="For the card.")
+@FORMAT
+def import_(name: str, form: str, features: tuple[str, ...], **options: Any) -> None:
+    """Make a dataset NAME out of files: the name then stands wherever --dataset does.
+
+    Splits are taken from the column split, or the names of files such as img_train.npy, or drawn from a seed.
+    """
+    from xmbench.importing import Request, import_data
+
+    given: dict[str, list[str]] = {}
+    for text in features:
+        modality, sign, file = text.partition("=")
+        if not sign:
+            raise click.BadParameter(f"must be MODALITY=FILE, got {text}", param_hint="--features")
+        given.setdefault(modality, []).append(file)
+    about = {key: value for key in ("title", "source", "licence", "citation") if (value := options.pop(key)) is not None}
+    print_facts(import_data(Request(name=name, features=given, about=about, **options)), form)
+
+
+@data.command("list")
+@FORMAT
+def list_(form: str) -> None:
+    """The datasets that were imported."""
+    import pandas as pd
+
+    from xmbench.importing.care import listed
+
+    rows = listed()
+    if not rows:
+        click.echo("nothing was imported yet: xmbench data import", err=True)
+    print_frame(pd.DataFrame(rows, columns=["name", "state", "pairs", "modalities", "classes", "GB", "folder"]), form)
+
+
+@data.command()
+@click.argument("name")
+@FORMAT
+def info(name: str, form: str) -> None:
+    """The card of an imported dataset: sizes, files, how it was imported."""
+    from xmbench.importing.care import found
+
+    imported = found(name)
+    print_facts({"folder": str(imported.folder), **imported.content}, form)
+
+
+@data.command()
+@click.argument("name")
+@FORMAT
+def verify(name: str, form: str) -> None:
+    """Read every file of an imported dataset and compare it with its sha256; exit 5 where one differs."""
+    from xmbench.grid_cli import NO_DATA
+    from xmbench.importing.care import found
+
+    imported = found(name)
+    damaged = imported.damaged()
+    print_facts({name: damaged.get(name, "ok") for name in imported.content["files"]}, form)
+    if damaged:
+        click.echo(f"{len(damaged)} files are damaged: import {name} again", err=True)
+        raise click.exceptions.Exit(NO_DATA)
+
+
+@data.command()
+@click.argument("file")
+@FORMAT
+def doctor(file: str, form: str) -> None:
+    """What FILE is: a released file of a paper's dataset, or what is inside and which import would fit."""
+    from xmbench.importing.doctor import examine
+
+    print_facts(examine(Path(file)), form)
+
+
+@data.command()
+@click.argument("name")
+def remove(name: str) -> None:
+    """Remove an imported dataset. The files that it was imported from stay."""
+    from xmbench.importing.folders import remove as remove_folder
+
+    click.echo(f"removed {remove_folder(name)}", err=True)
 
 
 @data.command()

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -131,15 +131,18 @@ def check_unfolded(size: int, n_bytes: int) -> None:
         raise ValueError(f"{size:,} bytes must unfold to at most {most:,} here, got {n_bytes:,}")
 
 
-def check_npy(file: IO[bytes], n_bytes: int) -> None:
+def check_npy(file: IO[bytes], n_bytes: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read a .npy file of `n_bytes` as far as needed; raise an error where it promises more than there is, or no plain values.
+
+    Returns:
+        Shape, whether columns stand one after the other, and type; of numbers, `file` then stands at the first of them.
 
     Raises:
         ValueError: it holds objects, or more than its bytes, or text that is none; NumPy raises other kinds for headers.
     """
     if (version := np.lib.format.read_magic(file)) not in _HEADERS:
         raise ValueError(f"its version must be 1.0 or 2.0, got {version}")
-    shape, _, dtype = _HEADERS[version](file)
+    shape, by_column, dtype = _HEADERS[version](file)
     if dtype.hasobject:
         raise ValueError("Object arrays cannot be read without a pickle")
     if dtype.kind not in "?biufcSU":
@@ -149,6 +152,7 @@ def check_npy(file: IO[bytes], n_bytes: int) -> None:
         raise ValueError(f"{dtype} {shape} takes {promised:,} bytes, of which {there:,} are there")
     if dtype.kind == "U":
         check_text(np.frombuffer(file.read(promised), "u4"), dtype.byteorder)
+    return shape, by_column, dtype
 
 
 def check_text(codes: Array, order: str) -> None:

@@ -31,18 +31,31 @@ def mat_variable(path: Path, key: str) -> Array:
     """
     names: list[str] = []
     with readable(path, "a whole .mat file"):
-        content = np.memmap(path, np.uint8, mode="r").data
-        if bytes(content[126:128]) not in (b"IM", b"MI") or len(content) < 128:
-            raise ValueError("its head is no MATLAB 5 head")
-        order = "<" if bytes(content[126:128]) == b"IM" else ">"
-        if struct.unpack_from(f"{order}H", content, 124)[0] == 0x200:
-            raise DataError(f"{path}: must be a .mat file of MATLAB 5 to 7.2, got 7.3; save it again with -v7")
-        for kind, element in _elements(content[128:], order):
-            if kind in (_MATRIX, _COMPRESSED):
-                names.append(_name(_unfolded(element, order, len(content), _HEAD) if kind == _COMPRESSED else element, order))
-                if names[-1] == key:
-                    return _values(_unfolded(element, order, len(content)) if kind == _COMPRESSED else element, order)
+        for name, compressed, element, order, n_bytes in _variables(path):
+            names.append(name)
+            if name == key:
+                return _values(_unfolded(element, order, n_bytes) if compressed else element, order)
     raise DataError(f"{path}: must hold {key!r}, got the keys {', '.join(sorted(filter(None, names))) or 'none'}")
+
+
+def mat_names(path: Path) -> list[str]:
+    """Names of the variables of a .mat file, in its order."""
+    with readable(path, "a whole .mat file"):
+        return [name for name, *_ in _variables(path) if name]
+
+
+def _variables(path: Path) -> Iterator[tuple[str, bool, memoryview, str, int]]:
+    """Name, whether it is compressed, and content of every variable; byte order and size of the file."""
+    content = np.memmap(path, np.uint8, mode="r").data
+    if bytes(content[126:128]) not in (b"IM", b"MI") or len(content) < 128:
+        raise ValueError("its head is no MATLAB 5 head")
+    order = "<" if bytes(content[126:128]) == b"IM" else ">"
+    if struct.unpack_from(f"{order}H", content, 124)[0] == 0x200:
+        raise DataError(f"{path}: must be a .mat file of MATLAB 5 to 7.2, got 7.3; save it again with -v7")
+    for kind, element in _elements(content[128:], order):
+        if kind in (_MATRIX, _COMPRESSED):
+            head = _unfolded(element, order, len(content), _HEAD) if kind == _COMPRESSED else element
+            yield _name(head, order), kind == _COMPRESSED, element, order, len(content)
 
 
 def _elements(content: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

@@ -136,6 +136,11 @@ class VideoTwin:
         return drawn(recipe, card, vars(parameters))
 
 
+def can_have_twin(original: Card) -> bool:
+    """Whether a card states enough for `twin_of`."""
+    return bool((len(original.widths) > 1 and original.classes) or (original.regions and original.words))
+
+
 def twin_of(original: Card) -> Twin | RegionTwin | VideoTwin:
     """The twin of the dataset with this card; its own card keeps the facts and says that nothing else is kept."""
     signals = {name: CARD.parameters[name] for name in ("instance_signal", "noise", "seed")}

@@ -85,17 +85,26 @@ def read_captions(path: Path) -> Captions:
 
 @cache
 def _captions(path: Path, _changed: int) -> Captions:
+    captions = [caption for _, caption in read_columns(path)] if path.suffix == ".tsv" else read_lines(path)
+    return tokenised(str(path), captions)
+
+
+def tokenised(where: str, captions: Sequence[str]) -> Captions:
+    """Captions as numbers of their words.
+
+    Raises:
+        DataError: a caption is empty; it is named by `where` and its line.
+    """
     known: dict[str, int] = {}
     numbers: list[int] = []
     ends: list[int] = []
-    captions = [caption for _, caption in read_columns(path)] if path.suffix == ".tsv" else read_lines(path)
     for i, caption in enumerate(captions):
         words = words_of(caption)
         if not words:
-            raise DataError(f"{path}, line {i + 1}: a caption must have a word, got an empty one; drop it with its pair")
+            raise DataError(f"{where}, line {i + 1}: a caption must have a word, got an empty one; drop it with its pair")
         numbers += [known.setdefault(word, len(known)) for word in words]
         ends.append(len(numbers))
-    return Captions(str(path), tuple(known), np.array(numbers, dtype=np.int32), np.array(ends, dtype=np.int64))
+    return Captions(where, tuple(known), np.array(numbers, dtype=np.int32), np.array(ends, dtype=np.int64))
 
 
 def words_of(caption: str) -> list[str]:
