@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,13 +15,16 @@ from test_report import FakeStore, assert_nothing_cut_off, hash8, only_group, ro
 
 from xmbench import evaluate
 from xmbench.report import NothingToReport, render
-from xmbench.report.blocks import render_blocks
-from xmbench.report.cells import COLLAPSED_BELOW, tidy
+from xmbench.report.cells import COLLAPSED_BELOW, cells_of, tidy
 from xmbench.report.curves import draw_noise_curves
-from xmbench.report.detection import detection_cells, detection_table, draw_detection, read_detection, single_values
+from xmbench.report.detection import draw_detection, read_detection, single_values
+from xmbench.report.files import Context
 from xmbench.report.groups import Reader, group_rows
-from xmbench.report.recalls import matches_table, recall_cells, recall_table, size_notes
+from xmbench.report.layouts import load_layout
+from xmbench.report.rendering import render_table
 from xmbench.report.style import Palette
+from xmbench.report.table_files import rsum_tables, size_notes
+from xmbench.report.tables import make_table
 from xmbench.report.training import draw_training_curves, read_histories
 from xmbench.report.trials import trials_of
 
@@ -91,7 +95,7 @@ GOLDEN_RUNS = [
 CAPTION = (
     "R@K and rSum in percent on flickr8k (train_images=1500) by nominal rate of caption_shuffle noise, epoch of the best "
     "validation rSum (clean pairs). Mean over seeds, for rSum ± standard deviation; the best of each column and rate is bold, "
-    "the second underlined."
+    "the second underlined; chance is what a random ranking is expected to reach."
 )
 HEAD = """\
 | Method | Image → Text R@1 | Image → Text R@5 | Image → Text R@10 | Text → Image R@1 | Text → Image R@5 | Text → Image R@10 | rSum |
@@ -107,6 +111,7 @@ GOLDEN_MD = rf"""<caption>
 | `pls` | **21.0** | **42.0** | **63.0** | **10.5** | **21.0** | **31.5** | **189.0**±0.0 |
 | `sgr` | **21.0** | **42.0** | **63.0** | **10.5** | **21.0** | **31.5** | **189.0**±12.7 |
 | `sgr_clean` (oracle) | – | – | – | – | – | – | – |
+| chance | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 3.2 |
 
 **40 % noise**
 
@@ -116,6 +121,7 @@ GOLDEN_MD = rf"""<caption>
 | `pls` | – | – | – | – | – | – | – |
 | `sgr` | 2.0 | 4.0 | 6.0 | 1.0 | 2.0 | 3.0 | 18.0±12.7‡ |
 | `sgr_clean` (oracle) | 30.0 | 60.0 | 90.0 | 15.0 | 30.0 | 45.0 | 270.0±0.0 |
+| chance | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 1.0 | 3.2 |
 
 n/2: only n of 2 seeds have a result; the mean is over those.
 
@@ -133,15 +139,13 @@ Oracles, not ranked, read what a method cannot know: sgr\_clean.
 
 (one network): what the networks of a method reach on their own, on average; not ranked.
 
-A random ranking has an rSum of 3.2.
-
 Sizes and training. dim=128, similarity\_dim=32, batch\_size=32, epochs=7: ncr, sgr, sgr\_clean; dim=64: cca, pls.
 
 <source>
 """  # noqa: E501
-GOLDEN_TABULAR = r"""\begin{tabular}{ll*{7}{c}}
+GOLDEN_TABULAR = r"""\begin{tabular}{llccccccc}
 \toprule
- &  & \multicolumn{3}{c}{Image $\rightarrow$ Text} & \multicolumn{3}{c}{Text $\rightarrow$ Image} & \multicolumn{1}{c}{} \\
+\multicolumn{2}{c}{} & \multicolumn{3}{c}{Image $\rightarrow$ Text} & \multicolumn{3}{c}{Text $\rightarrow$ Image} &  \\
 \cmidrule(lr){3-5}\cmidrule(lr){6-8}
 Noise & Method & R@1 & R@5 & R@10 & R@1 & R@5 & R@10 & rSum \\
 \midrule
@@ -160,14 +164,28 @@ Noise & Method & R@1 & R@5 & R@10 & R@1 & R@5 & R@10 & rSum \\
  & \texttt{sgr} & 2.0 & 4.0 & 6.0 & 1.0 & 2.0 & 3.0 & 18.0{\tiny$\pm$12.7}$^\ddagger$ \\
 \cmidrule(l){2-9}
  & \texttt{sgr\_clean} & 30.0 & 60.0 & 90.0 & 15.0 & 30.0 & 45.0 & 270.0{\tiny$\pm$0.0} \\
+\midrule
+ & chance & 1.0 & 1.0 & 1.0 & 1.0 & 1.0 & 1.0 & 3.2 \\
 \bottomrule
 \end{tabular}"""  # noqa: E501
 
 
+def recall_cells(group, selection="best_valid"):
+    return cells_of(group, replace(load_layout("rsum"), metrics=(), selection=selection))
+
+
+def recall_tidy(group):
+    return tidy(group, recall_cells(group), load_layout("rsum"))
+
+
+def table_text(group, name, suffix="md", selection="best_valid", notes=()):
+    layout = replace(load_layout(name), selection=selection)
+    return render_table(make_table([group], layout, stem=name, notes=notes), suffix)
+
+
 def recall_text(rows, suffix, selection="best_valid"):
     group = only_group(rows)
-    cells = recall_cells(group, selection)
-    return render_blocks(group, recall_table(group, cells, selection), cells, suffix)
+    return table_text(group, "rsum", suffix, selection, size_notes(group))
 
 
 # ---- tables of recalls --------------------------------------------------------------------------------------
@@ -200,7 +218,7 @@ def test_tidy_csv_holds_all_metrics_as_stored_and_ranks_each_by_its_sense():
         )
     ]
     group = only_group(rows)
-    table = tidy(group, recall_cells(group, "best_valid"), "best_valid").set_index(["method", "direction", "metric"])
+    table = recall_tidy(group).set_index(["method", "direction", "metric"])
     assert table.loc[("a", "image2text", "medr"), ["mean", "rank"]].tolist() == [9.0, 2]
     assert table.loc[("b", "image2text", "medr"), ["mean", "rank"]].tolist() == [5.0, 1], "a low median rank is better"
     assert table.loc[("b", "image2text", "pmrp"), ["mean", "rank"]].tolist() == [0.42, 1]
@@ -211,7 +229,7 @@ def test_tidy_csv_holds_all_metrics_as_stored_and_ranks_each_by_its_sense():
 
 def test_rows_of_single_networks_are_in_the_csv_without_a_rank():
     group = only_group(GOLDEN_RUNS)
-    table = tidy(group, recall_cells(group, "best_valid"), "best_valid")
+    table = recall_tidy(group)
     rsum = table[(table["metric"] == "rsum") & (table["method"] == "ncr")].set_index(["network", "noise_rate"])
     assert rsum.loc[("one network", 0.0), ["mean", "n"]].tolist() == pytest.approx([153, 2])
     assert np.isnan(rsum.loc[("one network", 0.0), "rank"])
@@ -229,7 +247,7 @@ def test_collapse_is_marked_in_the_selection_in_which_it_happened():
 
 def test_collapsed_runs_are_not_ranked_however_they_compare():
     rows = pair_rows(pair_run("ncr"), 0.3, collapsed=True) + pair_rows(pair_run("pls"), 0.1) + pair_rows(pair_run("sgr"), 0.2)
-    cells = recall_cells(only_group(rows), "best_valid")
+    cells = recall_cells(only_group(rows))
     ranks = cells[cells["metric"] == "rsum"].set_index("label")["rank"]
     assert ranks[["sgr", "pls"]].tolist() == [1, 2]
     assert np.isnan(ranks["ncr"])
@@ -242,8 +260,7 @@ def test_collapsed_runs_are_not_ranked_however_they_compare():
 def test_networks_are_counted_by_their_rows_not_by_the_stored_number():
     more = [*detection(), *detection("0"), *detection("1"), *detection("intersection")]
     group = only_group(pair_rows(pair_run("ncr", 0.2, n_networks=3), networks=(0.18, 0.16), more=more))
-    cells = recall_cells(group, "best_valid")
-    text = render_blocks(group, recall_table(group, cells, "best_valid"), cells, "md")
+    text = table_text(group, "rsum")
     assert "The similarities of 2 networks are averaged: ncr." in text
     assert "The weights of 2 networks are averaged: ncr." in detection_text(group)
 
@@ -278,24 +295,23 @@ def test_matches_have_a_table_of_their_own_where_measured():
         return pair_rows(pair_run(method), more=more)
 
     group = only_group(with_pmrp("ncr", 0.472, 0.477) + with_pmrp("sgr", 0.220, 0.239))
-    cells = recall_cells(group, "best_valid")
-    table = matches_table(group, cells, "best_valid")
-    text = render_blocks(group, table, cells, "md")
+    text = table_text(group, "matches")
+    assert "| Method | Image → Text mAP@R | Image → Text PMRP |" not in text, "mAP@R was not measured"
     assert "| Method | Image → Text PMRP | Text → Image PMRP |" in text
     assert "| `ncr` | **47.2** | **47.7** |" in text
     assert "| `sgr` | <u>22.0</u> | <u>23.9</u> |" in text
-    plain = only_group(pair_rows(pair_run("sgr")))
-    assert matches_table(plain, recall_cells(plain, "best_valid"), "best_valid").columns == []
 
 
-def test_table_of_matches_does_not_name_what_was_not_measured():
+def test_table_of_matches_does_not_name_what_was_not_measured(tmp_path):
     group = only_group(pair_rows(pair_run("sgr"), more=[("test", "mean", "image2text", "map@r", 0.3)]))
-    cells = recall_cells(group, "last")
-    table = matches_table(group, cells, "last")
-    assert table.stem == f"{STEM}_matches_last"
-    assert table.title == "matches among the first R ranks (mAP@R) by noise rate, last epoch"
-    assert table.caption.startswith("Matches among the first R ranks, R as many as a query has (mAP@R), in percent on flickr8k")
-    assert "PMRP" not in render_blocks(group, table, cells, "md")
+    plain = only_group(pair_rows(pair_run("sgr")))
+    tables = rsum_tables(group, Context(Reader(FakeStore([])), Palette(group.labels), tmp_path))
+    (text,) = [file.path.read_text("utf-8") for file in tables if file.path.name == f"{STEM}_matches_last.md"]
+    assert text.startswith("Matches among the first R ranks, R as many as a query has (mAP@R) in percent on flickr8k")
+    assert "last epoch" in text
+    assert "PMRP" not in text
+    tables = rsum_tables(plain, Context(Reader(FakeStore([])), Palette(plain.labels), tmp_path))
+    assert not [file.path for file in tables if "matches" in file.path.name]
 
 
 def test_sizes_name_what_differs_between_papers_and_nothing_else():
@@ -367,8 +383,7 @@ DETECTION_RUNS = [
 
 
 def detection_text(group, suffix="md"):
-    cells = detection_cells(group, "best_valid")
-    return render_blocks(group, detection_table(group, cells, "best_valid"), cells, suffix)
+    return table_text(group, "detection", suffix)
 
 
 def test_detection_table_shows_who_finds_the_noise_at_the_rates_that_have_some():
@@ -428,7 +443,7 @@ def test_undefined_precision_is_told_apart_from_runs_without_a_result():
 
 
 def test_groups_without_belief_have_no_detection_table():
-    assert detection_cells(only_group(pair_rows(pair_run("sgr", 0.4))), "best_valid").empty
+    assert cells_of(only_group(pair_rows(pair_run("sgr", 0.4))), load_layout("detection")).empty
 
 
 def test_detection_curves_are_means_over_seeds_and_one_value_is_a_level():
@@ -531,15 +546,16 @@ def test_report_on_pairs_writes_every_file_and_lists_it(report):
     out, files, read = report
     names = {f"{STEM}_{kind}.{suffix}" for kind in ("noise", "training", "detection_epochs") for suffix in ("pdf", "png")}
     tables = ("rsum", "rsum_last", "detection", "detection_last")
-    names |= {f"{STEM}_{kind}.{suffix}" for kind in tables for suffix in ("tex", "md", "csv")}
+    names |= {f"{STEM}_{kind}.{suffix}" for kind in tables for suffix in ("tex", "md", "html", "csv")}
+    names |= {"ce_rc.pdf", "ce_rc.png", *(f"{STEM}_robustness.{suffix}" for suffix in ("tex", "md", "html", "csv"))}
     assert {path.name for path in files} == names | {"index.md", "provenance.csv"} == {path.name for path in out.iterdir()}
     index = (out / "index.md").read_text("utf-8")
     assert all(f"- [{name}]({name}): " in index for name in names)
     assert (out / f"{STEM}_rsum.md").read_text("utf-8") in index
-    assert "No run kept" not in index
+    assert "No run kept what these need: significance." in index, "which needs values per query"
     with (out / "provenance.csv").open(newline="") as file:
         assert {line["file"] for line in csv.DictReader(file)} == names
-    assert set(read.values()) == {1}, "embeddings of regions and words are not looked for"
+    assert set(read.values()) == {2}, "curves and values per query; embeddings of regions and words are not looked for"
 
 
 def test_data_with_labels_and_pairs_keep_the_tables_of_labels(tmp_path):

@@ -7,23 +7,30 @@ import re
 import shutil
 import subprocess
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
+from xmbench.report import FIGURES as KINDS
 from xmbench.report import NothingToReport, render
+from xmbench.report.cells import cells_of, tidy
 from xmbench.report.curves import draw_noise_curves, draw_precision_recall, pr_curves
 from xmbench.report.files import Context, write_figure
 from xmbench.report.groups import Reader, group_rows
 from xmbench.report.index import unfinished
 from xmbench.report.labels import setting_notes
-from xmbench.report.markup import latex, markdown, template
+from xmbench.report.layouts import load_layout
+from xmbench.report.markup import latex, markdown
+from xmbench.report.rendering import render_table
+from xmbench.report.selected import shown_rate
 from xmbench.report.style import Palette, panels
-from xmbench.report.tables import map_cells, map_tables, table_content, tidy
+from xmbench.report.table_files import map_tables
+from xmbench.report.tables import make_table
 from xmbench.report.training import best_epoch, draw_training_curves, read_histories
-from xmbench.report.tsne import Cloud, draw_tsne, layout, shown_rate
+from xmbench.report.tsne import Cloud, draw_tsne, layout
 
 DIRECTIONS = ("image2text", "text2image", "mean")
 
@@ -115,15 +122,15 @@ GOLDEN_RUNS = [
 ]
 GOLDEN_CAPTION = (
     "MAP on wikipedia (text=lda; image 128, text 10) by nominal rate of symmetric noise, epoch of the best validation MAP "
-    "(clean labels). Mean {pm} standard deviation over seeds; the best of a column is bold, the second underlined; chance "
-    "is the expected MAP of a random ranking."
+    "(clean labels). Mean {pm} standard deviation over seeds; the best of each column is bold, the second underlined; chance "
+    "is what a random ranking is expected to reach."
 )
 GOLDEN_SOURCE = (
     "Shown: noise {noise} (4 draws); protocol default (01234567); 9 of 12 runs (set {runs}), seeds 0, 1; "
     "listed in provenance.csv."
 )
 GOLDEN_TEX = r"""% <source>
-% Compiles with pdflatex. To use it in a paper, take the table or a tabular; needs booktabs (and graphicx for \resizebox).
+% Compiles with pdflatex. To use it in a paper, take the table or a tabular; needs booktabs (longtable, or graphicx for \resizebox).
 \documentclass[10pt]{article}
 \usepackage[paperwidth=297mm,paperheight=210mm,margin=12mm]{geometry}
 \usepackage{booktabs,graphicx}
@@ -136,21 +143,23 @@ GOLDEN_TEX = r"""% <source>
 \footnotesize
 \setlength{\tabcolsep}{3pt}
 \resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%
-\begin{tabular}{l*{3}{*{2}{c}c}}
+\begin{tabular}{lcccccc}
 \toprule
- & \multicolumn{3}{c}{Image $\rightarrow$ Text} & \multicolumn{3}{c}{Text $\rightarrow$ Image} & \multicolumn{3}{c}{Average} \\
-\cmidrule(lr){2-4}\cmidrule(lr){5-7}\cmidrule(lr){8-10}
-Method & 0 & 0.5 & chance & 0 & 0.5 & chance & 0 & 0.5 & chance \\
+ & \multicolumn{2}{c}{Image $\rightarrow$ Text} & \multicolumn{2}{c}{Text $\rightarrow$ Image} & \multicolumn{2}{c}{Average} \\
+\cmidrule(lr){2-3}\cmidrule(lr){4-5}\cmidrule(lr){6-7}
+Method & 0 & 0.5 & 0 & 0.5 & 0 & 0.5 \\
 \midrule
-\texttt{ce} & \textbf{0.510}{\tiny$\pm$0.014} & \textbf{0.420}{\tiny$\pm$0.028} & 0.100
- & \textbf{0.610}{\tiny$\pm$0.014} & \textbf{0.520}{\tiny$\pm$0.028} & 0.100
- & \textbf{0.560}{\tiny$\pm$0.014} & \textbf{0.470}{\tiny$\pm$0.028} & 0.100 \\
-\texttt{mrl\_rc} & \underline{0.490}{\tiny$\pm$0.000} & \underline{0.300}$^\dagger${\tiny\,(1/2)} & 0.100
- & \underline{0.590}{\tiny$\pm$0.000} & \underline{0.400}$^\dagger${\tiny\,(1/2)} & 0.100
- & \underline{0.540}{\tiny$\pm$0.000} & \underline{0.350}$^\dagger${\tiny\,(1/2)} & 0.100 \\
-\texttt{pls} & 0.200{\tiny$\pm$0.000} & $\times$ & 0.100
- & 0.300{\tiny$\pm$0.000} & $\times$ & 0.100
- & 0.250{\tiny$\pm$0.000} & $\times$ & 0.100 \\
+\texttt{ce} & \textbf{0.510}{\tiny$\pm$0.014} & \textbf{0.420}{\tiny$\pm$0.028}
+ & \textbf{0.610}{\tiny$\pm$0.014} & \textbf{0.520}{\tiny$\pm$0.028}
+ & \textbf{0.560}{\tiny$\pm$0.014} & \textbf{0.470}{\tiny$\pm$0.028} \\
+\texttt{mrl\_rc} & \underline{0.490}{\tiny$\pm$0.000} & \underline{0.300}$^\dagger${\tiny\,(1/2)}
+ & \underline{0.590}{\tiny$\pm$0.000} & \underline{0.400}$^\dagger${\tiny\,(1/2)}
+ & \underline{0.540}{\tiny$\pm$0.000} & \underline{0.350}$^\dagger${\tiny\,(1/2)} \\
+\texttt{pls} & 0.200{\tiny$\pm$0.000} & $\times$
+ & 0.300{\tiny$\pm$0.000} & $\times$
+ & 0.250{\tiny$\pm$0.000} & $\times$ \\
+\midrule
+chance & 0.100 & 0.100 & 0.100 & 0.100 & 0.100 & 0.100 \\
 \bottomrule
 \end{tabular}}
 \par\medskip{}\raggedright\scriptsize n/2: only n of 2 seeds have a result; the mean is over those.
@@ -158,32 +167,35 @@ Method & 0 & 0.5 & chance & 0 & 0.5 & chance & 0 & 0.5 & chance \\
 \par\smallskip{}\raggedright\scriptsize $\dagger$: stale, the source of the method changed after these runs: mrl\_rc.
 \end{table}
 \end{document}
-"""
+"""  # noqa: E501
 GOLDEN_MD = r"""<caption>
 
 **Image → Text**
 
-| Method | 0 | 0.5 | chance |
-|---|---|---|---|
-| `ce` | **0.510**±0.014 | **0.420**±0.028 | 0.100 |
-| `mrl_rc` | <u>0.490</u>±0.000 | <u>0.300</u>† (1/2) | 0.100 |
-| `pls` | 0.200±0.000 | × | 0.100 |
+| Method | 0 | 0.5 |
+|---|---|---|
+| `ce` | **0.510**±0.014 | **0.420**±0.028 |
+| `mrl_rc` | <u>0.490</u>±0.000 | <u>0.300</u>† (1/2) |
+| `pls` | 0.200±0.000 | × |
+| chance | 0.100 | 0.100 |
 
 **Text → Image**
 
-| Method | 0 | 0.5 | chance |
-|---|---|---|---|
-| `ce` | **0.610**±0.014 | **0.520**±0.028 | 0.100 |
-| `mrl_rc` | <u>0.590</u>±0.000 | <u>0.400</u>† (1/2) | 0.100 |
-| `pls` | 0.300±0.000 | × | 0.100 |
+| Method | 0 | 0.5 |
+|---|---|---|
+| `ce` | **0.610**±0.014 | **0.520**±0.028 |
+| `mrl_rc` | <u>0.590</u>±0.000 | <u>0.400</u>† (1/2) |
+| `pls` | 0.300±0.000 | × |
+| chance | 0.100 | 0.100 |
 
 **Average**
 
-| Method | 0 | 0.5 | chance |
-|---|---|---|---|
-| `ce` | **0.560**±0.014 | **0.470**±0.028 | 0.100 |
-| `mrl_rc` | <u>0.540</u>±0.000 | <u>0.350</u>† (1/2) | 0.100 |
-| `pls` | 0.250±0.000 | × | 0.100 |
+| Method | 0 | 0.5 |
+|---|---|---|
+| `ce` | **0.560**±0.014 | **0.470**±0.028 |
+| `mrl_rc` | <u>0.540</u>±0.000 | <u>0.350</u>† (1/2) |
+| `pls` | 0.250±0.000 | × |
+| chance | 0.100 | 0.100 |
 
 n/2: only n of 2 seeds have a result; the mean is over those.
 
@@ -195,9 +207,12 @@ n/2: only n of 2 seeds have a result; the mean is over those.
 """
 
 
+def map_layout(selection="best_valid"):
+    return replace(load_layout("map"), selection=selection)
+
+
 def table(rows, suffix, selection="best_valid"):
-    group = only_group(rows)
-    return template(f"map.{suffix}.j2").render(table_content(group, map_cells(group, selection), selection))
+    return render_table(make_table([only_group(rows)], map_layout(selection), stem="map"), suffix)
 
 
 def hash8(values):
@@ -224,7 +239,7 @@ def test_markdown_table_is_the_one_written_by_hand():
 
 def test_tidy_table_holds_numbers_and_their_runs():
     group = only_group(GOLDEN_RUNS)
-    cells = tidy(group, map_cells(group, "best_valid"), "best_valid").set_index(["method", "direction", "noise_rate"])
+    cells = tidy(group, cells_of(group, map_layout()), map_layout()).set_index(["method", "direction", "noise_rate"])
     ce = cells.loc[("ce", "text2image", 0.5)]
     assert ce["mean"] == pytest.approx(0.52)
     assert ce["std"] == pytest.approx(0.04 / np.sqrt(2))
@@ -267,8 +282,9 @@ def test_oracles_stand_last_and_are_not_ranked():
     assert markdown_lines[1].startswith("| `mrl` | <u>0.400</u>")
     assert markdown_lines[2].startswith("| `a_oracle` (oracle) | 0.900 |")
     tex = table(rows, "tex")
-    assert tex.count("\\midrule") == 2
-    assert tex.index("\\texttt{mrl}") < tex.rindex("\\midrule") < tex.index("\\texttt{a\\_oracle}")
+    assert tex.count("\\midrule") == 3  # below the heads, above the oracle and above chance
+    below = tex.index("\\texttt{mrl}")
+    assert below < tex.index("\\midrule", below) < tex.index("\\texttt{a\\_oracle}") < tex.rindex("\\midrule")
     assert "Oracles, not ranked, read what a method cannot know: a\\_oracle." in tex
 
 
@@ -296,8 +312,8 @@ def test_cells_without_a_run_and_not_applicable_ones_have_marks_of_their_own():
     rows = rows_of(run("ce", 0.0), 0.5) + rows_of(run("ce", 0.4), 0.4) + rows_of(run("mrl", 0.0), 0.4)
     rows += rows_of(run("classifier", 0.0, status="not_applicable")) + rows_of(run("classifier", 0.4, status="not_applicable"))
     text = table(rows, "md")
-    assert "| `mrl` | <u>0.400</u> | – | 0.100 |" in text
-    assert "| `classifier` | n/a | n/a | 0.100 |" in text
+    assert "| `mrl` | <u>0.400</u> | – |" in text
+    assert "| `classifier` | n/a | n/a |" in text
     assert "–: no result: mrl at 0.4." in text
     assert "n/a: not applicable: classifier at 0, 0.4." in text
 
@@ -339,22 +355,21 @@ def test_test_splits_have_tables_of_their_own():
     rows = rows_of(facts, 0.5) + rows_of(facts, 0.3, split="test:twemoji") + rows_of(run("mrl", status="failed"))
     groups = group_rows(pd.DataFrame(rows))
     assert [group.slug for group in groups] == ["wikipedia_symmetric", "wikipedia_symmetric_twemoji"]
-    contents = (table_content(group, map_cells(group, "best_valid"), "best_valid") for group in groups)
-    first, second = (template("map.md.j2").render(content) for content in contents)
+    first, second = (render_table(make_table([group], map_layout(), stem="map"), "md") for group in groups)
     assert "`ce` | **0.500**" in first
     assert "`ce` | **0.300**" in second
     assert "split test:twemoji" in second
     assert all("`mrl` | × |" in text for text in (first, second))
 
 
-def test_more_than_three_column_groups_continue_below():
-    facts = run("ce")
+def test_more_than_24_columns_continue_below():
+    facts = [run("ce", rate) for rate in (0.0, 0.2, 0.4, 0.6, 0.8)]
     directions = [f"{a}2{b}" for a in ("audio", "image", "text") for b in ("audio", "image", "text") if a != b] + ["mean"]
     common = {"split": "test", "network": "mean", "selection": "best_valid", "metric": "map", "chance": 0.1}
-    text = table([facts | common | {"direction": d, "value": 0.5} for d in directions], "tex")
+    text = table([run | common | {"direction": d, "value": 0.5} for run in facts for d in directions], "tex")
     blocks = text.split("\\begin{tabular}{l")[1:]
-    assert [part.count("multicolumn") for part in blocks] == [3, 3, 1]
-    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 4  # the fourth holds the three
+    assert [part.count("multicolumn") for part in blocks] == [4, 3], "20 columns, then 15"
+    assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 3  # the third holds the two
     assert text.count("\\resizebox{\\ifdim") == 1  # one size for all
 
 
@@ -605,7 +620,9 @@ TABLES = ("map", "map_last")
 def test_report_writes_every_file_and_lists_it(report):
     out, files, _ = report
     names = {f"wikipedia_symmetric_{kind}.{suffix}" for kind in FIGURES for suffix in ("pdf", "png")}
-    names |= {f"wikipedia_symmetric_{kind}.{suffix}" for kind in TABLES for suffix in ("tex", "md", "csv")}
+    names |= {f"wikipedia_symmetric_{kind}.{suffix}" for kind in TABLES for suffix in ("tex", "md", "html", "csv")}
+    names |= {f"wikipedia_symmetric_robustness.{suffix}" for suffix in ("tex", "md", "html", "csv")}
+    names |= {"ce_rc.pdf", "ce_rc.png", "ranks_map_01234567.md"}
     names |= {"index.md", "provenance.csv"}
     assert {path.name for path in files} == names == {path.name for path in out.iterdir()}
     index = (out / "index.md").read_text("utf-8")
@@ -625,7 +642,8 @@ def test_arrays_are_read_once_and_embeddings_where_shown(report):
     runs = {
         run(method, rate, seed)["run_id"]: (rate, seed) for method in ("ce", "mrl") for rate in (0.0, 0.6) for seed in (0, 1)
     }
-    assert report[2] == {run_id: 2 if shown == (0.6, 0) else 1 for run_id, shown in runs.items()}
+    # once for curves, once for values per query, and once for embeddings where they are shown
+    assert report[2] == {run_id: 3 if shown == (0.6, 0) else 2 for run_id, shown in runs.items()}
 
 
 def description(path):
@@ -655,7 +673,8 @@ def test_report_without_arrays_says_what_it_could_not_draw(tmp_path):
     render(FakeStore(rows_of(run("ce"))), tmp_path)
     assert {path.suffix for path in tmp_path.glob("*_noise.*")} == {".pdf", ".png"}
     assert not list(tmp_path.glob("*_pr*"))
-    assert "No run kept what these need: pr, training, tsne." in (tmp_path / "index.md").read_text("utf-8")
+    index = (tmp_path / "index.md").read_text("utf-8")
+    assert all(f"- {kind}: {KINDS[kind].needs}" in index for kind in ("pr", "training", "tsne"))
 
 
 def test_files_of_an_earlier_report_are_named(tmp_path):

@@ -5,89 +5,26 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from xmbench.report.blocks import MEAN, RANKED, BlockTable, Column, block_cells, write_blocks
-from xmbench.report.cells import UNDEFINED, tidy
-from xmbench.report.files import Context, File, write_figure, write_text
-from xmbench.report.groups import SELECTIONS, Group, Reader, strip_prefix
+from xmbench.report.cells import MEAN
+from xmbench.report.files import Context, File, write_figure
+from xmbench.report.groups import Group, Reader, strip_prefix
 from xmbench.report.style import Palette, epoch_ticks, finish, panels, styled
-from xmbench.report.words import absent_words, dataset_words, provenance_words, scheme_words, selection_words, setting_words
+from xmbench.report.table_files import detection_tables
+from xmbench.report.words import METRIC_WORDS, absent_words, provenance_words
 
-HEADS = {"noise_precision": "Precision", "noise_recall": "Recall", "noise_f1": "F1", "noise_auroc": "AUROC"}
 PAIRS = "pairs"  # the direction under which it is stored; that of labels has the names of modalities
 CURVES = ("noise_auroc", "noise_f1")
-UNDEFINED_WHERE = {"noise_precision": "nothing was taken for noisy", "noise_auroc": "no pair is clean"}
 
 
 def noise_detection(group: Group, context: Context) -> list[File]:
-    """Write the table of each selection as LaTeX, Markdown and tidy CSV, and the curves by epoch."""
-    files: list[File] = []
-    for selection in SELECTIONS:
-        cells = detection_cells(group, selection)
-        if not cells["n"].any():
-            continue
-        table = detection_table(group, cells, selection)
-        files += write_blocks(group, context, table, cells)
-        path = context.out / f"{table.stem}.csv"
-        write_text(path, tidy(group, cells, selection).to_csv(index=False, float_format="%.10g", lineterminator="\n"))
-        files.append(File(path, table.title, group, group.runs))
-    return files + detection_curves(group, context)
-
-
-def detection_cells(group: Group, selection: str) -> pd.DataFrame:
-    """Cells of the methods that say how clean each pair is, at the rates at which there is noise to find.
-
-    `undefined` counts the finished runs that have other measures but not this one; `status` names them too.
-    """
-    measures = detected(group, selection)
-    cells = block_cells(group, measures, [(PAIRS, metric) for metric in HEADS])
-    noisy = measures.loc[measures["metric"] == "noise_recall", "noise_rate"].unique()
-    cells = cells[cells["label"].isin(measures["label"]) & cells["noise_rate"].isin(noisy)]
-    undefined = cells.groupby(["label", "network", "noise_rate"])["n"].transform("max") - cells["n"]
-    named = [
-        ", ".join(filter(None, [f"undefined {count}" if count else "", status]))
-        for count, status in zip(undefined, cells["status"], strict=True)
-    ]
-    return cells.assign(undefined=undefined, status=named)
+    """Write the table of each selection, and the curves by epoch."""
+    return [*detection_tables(group, context), *detection_curves(group, context)]
 
 
 def detected(group: Group, selection: str) -> pd.DataFrame:
     """Rows of noise detection among the training pairs."""
     rows = group.train[(group.train["status"] == "ok") & (group.train["direction"] == PAIRS)]
-    return rows[(rows["selection"] == selection) & rows["metric"].isin(HEADS) & rows["value"].notna()]
-
-
-def detection_table(group: Group, cells: pd.DataFrame, selection: str) -> BlockTable:
-    """Precision, recall, F1 and AUROC of noise detection."""
-    ending = "" if selection == "best_valid" else f"_{selection}"
-    return BlockTable(
-        stem=f"{group.slug}_detection{ending}",
-        title=f"detection of noisy training pairs, {selection_words(group, selection)}",
-        caption=(
-            f"Detection of the noisy training pairs of {dataset_words(group)}, in percent, by nominal rate of "
-            f"{scheme_words(group)}, {setting_words(group, selection)}. Found is a pair that the method believes to be clean "
-            f"with a weight below one half; AUROC needs no threshold. Mean ± standard deviation over seeds; {RANKED}."
-        ),
-        columns=[Column(PAIRS, metric, "", head) for metric, head in HEADS.items()],
-        notes=_undefined_notes(cells),
-        averaged="weights",
-    )
-
-
-def _undefined_notes(cells: pd.DataFrame) -> list[str]:
-    """Which measures are undefined although runs finished, why, and of how many runs where not of all."""
-    notes = []
-    for metric, where in UNDEFINED_WHERE.items():
-        seen = cells[(cells["metric"] == metric) & (cells["undefined"] > 0)]
-        listed = [
-            (label if network == MEAN else f"{label} ({network})")
-            + f" at {rate:g}"
-            + (f" ({undefined} of {undefined + n} runs)" if n else "")
-            for label, network, rate, undefined, n in zip(
-                *(seen[name] for name in ("label", "network", "noise_rate", "undefined", "n")), strict=True
-            )
-        ]
-        notes += [f"{UNDEFINED}: {HEADS[metric]} is undefined where {where}: {'; '.join(listed)}."] if listed else []
-    return notes
+    return rows[(rows["selection"] == selection) & rows["metric"].isin(CURVES) & rows["value"].notna()]
 
 
 @styled()
@@ -155,7 +92,7 @@ def draw_detection(group: Group, curves: pd.DataFrame, constant: pd.DataFrame, p
                 ax.plot(line.index, line.to_numpy(), **palette[label])
         ax.set_title(f"noise rate {rate:g}" if metric == CURVES[0] else "")
         ax.set_xlabel("Epoch" if metric == CURVES[-1] else "")
-        ax.set_ylabel(HEADS[metric] if rate == rates[0] else "")
+        ax.set_ylabel(METRIC_WORDS[metric] if rate == rates[0] else "")
         ax.set_ylim(0, 1.03)
         ax.xaxis.set_major_locator(epoch_ticks())
     handles = [
