@@ -92,6 +92,8 @@ class MRL(Method):
             for batch in data.batches(self.batch_size):
                 losses.append(self.step(batch.vectors, batch.labels, optimiser))
             context.end_epoch(loss=torch.stack(losses).mean())
+        if self.nets_.prototypes is not None:
+            context.record("prototypes", self.nets_.prototypes.detach().cpu().numpy().T)  # (K, L), as the fit ends
 
     def step(self, vectors: dict[str, Tensor], labels: list[Tensor], optimiser: torch.optim.Optimizer) -> Tensor:
         """One step of Algorithm 1 on a batch: vectors (N, d) and labels (N,) per modality; returns the loss before it."""

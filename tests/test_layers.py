@@ -8,18 +8,47 @@ from conftest import ROOT
 
 import xmbench
 
-COMMANDS = {"data_cli", "grid_cli", "noise_cli", "run_cli", "store_cli", "watch_cli"}
+COMMANDS = {
+    "compare_cli",
+    "data_cli",
+    "grid_cli",
+    "new_cli",
+    "noise_cli",
+    "report_cli",
+    "repro_cli",
+    "run_cli",
+    "store_cli",
+    "watch_cli",
+}
 LAYERS = (
     {"types", "ties", "__version__"},
-    {"method", "registry", "metrics", "device", "datasets", "published", "subsets"}
-    | {"noise", "noise_files", "label_noise", "pair_noise", "shown", "convert", "unpickling"},
-    {"tuning", "spec", "plan", "store", "evaluate", "scores", "detection", "progress"}
+    {"method", "registry", "metrics", "statistics", "device", "datasets", "published", "subsets"}
+    | {"noise", "noise_files", "label_noise", "pair_noise", "shown", "convert", "unpickling", "adapters"},
+    {"tuning", "spec", "plan", "store", "evaluate", "scores", "detection", "progress", "observe", "kept", "elsewhere"}
     | {"compact", "files", "generations", "live", "reading", "schema", "store_care", "where"},
-    {"run", "sweep", "check", "report", "catalogue", "printing", "worker", "supervisor", "engine", "cost", "watching"},
+    {
+        "run",
+        "sweep",
+        "check",
+        "report",
+        "catalogue",
+        "printing",
+        "worker",
+        "supervisor",
+        "engine",
+        "cost",
+        "api",
+        "contract",
+        "subject",
+        "scaffold",
+        "watching",
+        "repro",
+        "importing",
+    },
     {"cli", *COMMANDS},
 )
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
-REPORT_MAY = {"store", "published", "metrics", "types", "report", "__version__"}
+REPORT_MAY = {"store", "published", "metrics", "statistics", "types", "report", "__version__"}
 BASELINES_MAY = {f"xmbench.{name}" for name in xmbench.__all__} | {"numpy", "scipy", "sklearn", "torch"}
 BASELINES_MAY |= {f"baselines.{path.stem}" for path in (ROOT / "baselines").glob("_[a-z]*.py")}
 SOURCES = [path for package in ("xmbench", "baselines") for path in sorted((ROOT / package).rglob("*.py"))]

@@ -123,7 +123,7 @@ def test_an_epoch_is_chosen_by_the_mean_of_the_networks_and_watched_for_the_wors
     rng = np.random.default_rng(1)
     good, flat = rng.standard_normal((12, 24)), np.full((12, 24), 0.5)
     method, split = Looked(good, flat), numbered(12, 2)
-    score, spread = score_and_spread(method, split, embed_split(method, split, "float64", 0), PAIRS)
+    score, spread, _ = score_and_spread(method, split, embed_split(method, split, "float64", 0), PAIRS)
     assert score == pytest.approx(measured(Looked(good), split).value("rsum"))
     assert spread == 0
     unpaired = good[np.arange(24) // 2 != np.arange(12)[:, None]]

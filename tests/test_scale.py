@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import xmbench as xb
-from xmbench import evaluate, progress, run, scores, ties
+from xmbench import evaluate, progress, scores, ties
 from xmbench.evaluate import embed_split, measure, measure_folds
 from xmbench.method import MethodInfo
 from xmbench.plan import plan
@@ -320,7 +320,6 @@ def test_of_many_items_values_per_query_are_kept_and_little_else(tmp_path, monke
     arrays, values = [], []
     for folder, limit in (("all", 40), ("little", 39)):
         monkeypatch.setattr(evaluate, "KEPT_ITEMS", limit)
-        monkeypatch.setattr(run, "KEPT_ITEMS", limit)
         store = Store(tmp_path / folder)
         (cell,) = plan(spec)
         assert execute([cell], store, Settings(), {}) == [(cell.run.run_id, "ok")]

@@ -86,15 +86,16 @@ def pair_lists(train: PairedSet, weights: Array, labels: Array | None = None) ->
             if modality.item_ids is not None:
                 arrays[f"{kind}/{modality.name}"] = modality.item_ids[items]
             if modality.tokens is not None and modality.vocabulary is not None:
-                arrays[f"{kind}/{modality.name}/words"] = np.array(_sentences(modality.take(items)), dtype=np.str_)
+                arrays[f"{kind}/{modality.name}/words"] = sentences(modality.take(items))
     return arrays
 
 
-def _sentences(modality: Modality) -> list[str]:
-    """The words of each item, without those in angle brackets that stand for its ends and padding."""
+def sentences(modality: Modality) -> Array:
+    """The words of each item (n,), without those in angle brackets that stand for its ends and padding."""
     assert modality.tokens is not None and modality.vocabulary is not None
     words = np.array(modality.vocabulary)
-    return [" ".join(w for w in words[row] if w not in ("<pad>", "<start>", "<end>")) for row in modality.tokens]
+    texts = [" ".join(w for w in words[row] if w not in ("<pad>", "<start>", "<end>")) for row in modality.tokens]
+    return np.array(texts, dtype=np.str_)
 
 
 def _flat(values: Array | dict[str, Array]) -> Array:

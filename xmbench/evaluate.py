@@ -97,7 +97,7 @@ def embed_split(method: Method, split: PairedSet, dtype: str, seed: int) -> dict
 
 def _embed(method: Method, modality: Modality, dtype: str, seed: int) -> list[Embedding]:
     order = stream("embed", seed, modality.name).permutation(len(modality))
-    shown = modality.only(FEATURES).take(order)
+    shown = modality.only(frozenset({"items"}) if "items" in method.needs() else FEATURES).take(order)
     work = LongWork(f"{type(method).__name__}: embeddings of {len(order)} items of {modality.name}", len(order))
     whole: list[Embedding] = []
     for part in slices(len(order), ITEMS_PER_BLOCK):
@@ -205,6 +205,11 @@ def measure_folds(
         arrays = [part.arrays[name] for part in parts]
         whole.arrays[name] = np.mean(arrays, axis=0) if name.startswith("pr/") else np.concatenate(arrays)
     return whole
+
+
+def few_items(split: PairedSet) -> bool:
+    """Whether what is kept of every item of a split is not too much for a run's file."""
+    return max(len(m) for m in split.modalities) <= KEPT_ITEMS
 
 
 def _measure_pair(
@@ -387,16 +392,29 @@ def _average_directions(measured: Measured, network: str) -> None:
         measured.measures.append(Measure(network, "mean", "rsum", value, chance, sum(m.n_queries for m in recalls) // 3))
 
 
+def class_scores(method: Method, modality: Modality) -> Array | None:
+    """Scores (n, c) of the classes of every item, of which the method sees the features; None without a classifier."""
+    shown = modality.only(FEATURES)
+    parts = [
+        method.class_scores(shown.take(np.arange(rows.start, rows.stop)).materialised())
+        for rows in slices(len(shown), ITEMS_CLASSIFIED)
+    ]
+    scores = [part for part in parts if part is not None]
+    return np.concatenate(scores) if scores else None
+
+
+def accuracy(scores: Array, labels: Array) -> float:
+    """Share of the labelled items whose highest class score (n, c) is that of one of their classes (n, c); NaN without any."""
+    labelled = labels.any(axis=1)
+    hits = labels[np.arange(len(labels)), scores.argmax(axis=1)]
+    return float(hits[labelled].mean()) if labelled.any() else math.nan
+
+
 def _measure_classes(measured: Measured, method: Method, split: PairedSet) -> None:
     for modality in split.modalities:
-        shown = modality.only(FEATURES)
-        parts = [
-            method.class_scores(shown.take(np.arange(rows.start, rows.stop)).materialised())
-            for rows in slices(len(shown), ITEMS_CLASSIFIED)
-        ]
-        scores = [part for part in parts if part is not None]
-        if scores and modality.labels is not None:
-            value = micro_f1(np.concatenate(scores), modality.labels)
+        scores = class_scores(method, modality)
+        if scores is not None and modality.labels is not None:
+            value = micro_f1(scores, modality.labels)
             measured.measures.append(Measure("mean", modality.name, "micro_f1", value, math.nan, len(modality)))
 
 
@@ -407,15 +425,16 @@ def selection_score(method: Method, split: PairedSet, embeddings: dict[str, list
 
 def score_and_spread(
     method: Method, split: PairedSet, embeddings: dict[str, list[Embedding]], protocol: Protocol
-) -> tuple[float, float]:
-    """`selection_score`, and the standard deviation of the scores it is made of, see `Measured`."""
+) -> tuple[float, float, dict[str, float]]:
+    """`selection_score`, the standard deviation of the scores it is made of, see `Measured`, and the MAP of each direction."""
     if not method.retrieves():
         classified = measure(method, split, embeddings, replace(protocol, metrics=("micro_f1",))).measures
-        return float(np.mean([m.value for m in classified])) if classified else math.nan, math.nan
+        return float(np.mean([m.value for m in classified])) if classified else math.nan, math.nan, {}
     by_labels = _by_labels(split, protocol)
     metrics = ("map",) if by_labels else ("r@1", "r@5", "r@10")
     measured = _measured(method, split, embeddings, _Asked(replace(protocol, metrics=metrics), only_mean=True))
-    return measured.value("map" if by_labels else "rsum"), measured.score_std
+    by_direction = {m.direction: m.value for m in measured.measures if (m.network, m.metric) == ("mean", "map")}
+    return measured.value("map" if by_labels else "rsum"), measured.score_std, by_direction
 
 
 def _by_labels(split: PairedSet, protocol: Protocol) -> bool:

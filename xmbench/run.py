@@ -18,29 +18,30 @@ from typing import Any
 import numpy as np
 
 from xmbench import __version__
-from xmbench.detection import detection_measures, noise_detection, pair_lists
+from xmbench.detection import detection_measures
+from xmbench.elsewhere import method_of, with_named_items, with_named_tests
 from xmbench.evaluate import (
     COLLAPSED_BELOW,
-    KEPT_ITEMS,
     Measure,
     Measured,
     embed_split,
+    few_items,
     measure,
     measure_folds,
     score_and_spread,
 )
+from xmbench.kept import history_arrays, kept_arrays
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
+from xmbench.observe import class_observer, detection_observer, truth
 from xmbench.plan import Cell, cached_dataset, corruption_of, valid_corruption
-from xmbench.registry import build_method, find_method
-from xmbench.shown import pair_order
+from xmbench.registry import find_method
 from xmbench.spec import canonical
 from xmbench.store import Store
 from xmbench.subsets import chosen_pairs, with_items
 from xmbench.types import Array, Dataset, Embedding, PairedSet
 
 CHECKPOINT_SECONDS = 60.0
-_INPUT_COMPONENTS = 50
 _IDENTITY = "run_id noise_scheme noise_rate noise_seed realised_rate noise_sha noise_options method spec profile tuning trial"
 
 
@@ -173,7 +174,7 @@ def _dataset(cell: Cell) -> Dataset:
 
 
 def _build_and_fit(cell: Cell, dataset: Dataset, corruption: Corruption, context: FitContext) -> Method:
-    method = build_method(cell.run.implementation, **cell.run.parameters)
+    method = method_of(cell.run)
     fit_method(method, corruption.train, context)
     return method
 
@@ -187,15 +188,18 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings, tell: Callable
     keep_freed_memory()
     dataset = _dataset(cells[0])
     corruption = corruption_of(run, dataset)
-    method = build_method(run.implementation, **run.parameters)
+    method = method_of(run)
+    if "items" in cells[0].needs:
+        dataset = with_named_tests(dataset)
     valid = {cell.score_key: _valid_split(cell, dataset) for cell in cells}
-    observe = _observer(method, shuffle(corruption.train, seed=run.seed, keep_pairs="pairs" in cells[0].needs))
-    spread: dict[str, float] = {}
+    detect = detection_observer(method, shuffle(corruption.train, seed=run.seed, keep_pairs="pairs" in cells[0].needs))
+    classify = class_observer(method, corruption.train, dataset.train, valid, run.seed)
+    figures: dict[str, float] = {}
     context = FitContext(
         seed=run.seed,
         device=choose_device(settings.device),
-        validate=lambda: _validate(method, cells[0], valid, spread),
-        observe=lambda: spread | observe(),
+        validate=lambda: _validate(method, cells[0], valid, figures),
+        observe=lambda: figures | detect() | classify(),
         validate_every=run.protocol.validate_every,
         checkpoint=_checkpoint(cells[0], store),
         checkpoint_seconds=settings.checkpoint_seconds,
@@ -208,8 +212,8 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings, tell: Callable
     fit_method(method, corruption.train, context)
     fitted.seconds, fitted.cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
     fitted.weights = method.clean_weights()
-    if not context.history and (figures := observe()):  # a fit without epochs
-        context.history.append({"epoch": float(context.epoch), **figures})
+    if not context.history and (seen := detect() | classify()):  # a fit without epochs
+        context.history.append({"epoch": float(context.epoch), **seen})
     return fitted
 
 
@@ -217,46 +221,34 @@ def _valid_split(cell: Cell, dataset: Dataset) -> PairedSet:
     """What the protocol shows of the validation split: its labels, at most so many pairs."""
     noisy = valid_corruption(cell.run, dataset)
     split = dataset.valid if noisy is None else noisy.train
+    if "items" in cell.needs:
+        split = with_named_items("valid", split)
     return with_items(split, chosen_pairs(split, cell.run.protocol.validate_items))[0]
 
 
-def _validate(method: Method, cell: Cell, valid: dict[str, PairedSet], spread: dict[str, float]) -> dict[str, float]:
-    """Selection score per score key, the spread of the scores into `spread`; items are embedded once where labels differ."""
+def _validate(method: Method, cell: Cell, valid: dict[str, PairedSet], figures: dict[str, float]) -> dict[str, float]:
+    """Selection score per score key; items are embedded once where labels differ.
+
+    Into `figures` go the spread of the scores, and the MAP of each direction, "valid/KEY/map/image2text".
+    """
     protocol, shown, scores = cell.run.protocol, next(iter(valid.values())), dict[str, float]()
     embeddings = embed_split(method, shown, protocol.dtype, cell.run.seed)
     for key, split in valid.items():
         if not np.array_equal(split.pairs, shown.pairs):  # type: ignore[arg-type]
             shown, embeddings = split, embed_split(method, split, protocol.dtype, cell.run.seed)
-        scores[key], score_std = score_and_spread(method, split, embeddings, protocol)
+        scores[key], score_std, by_direction = score_and_spread(method, split, embeddings, protocol)
+        figures |= {f"valid/{key}/map/{direction}": value for direction, value in by_direction.items()}
         if not np.isnan(score_std):
-            spread["score_std"] = score_std
+            figures["score_std"] = score_std
     return scores
-
-
-def _truth(weights: Any, train: PairedSet) -> Array | dict[str, Array] | None:
-    """What clean weights are to be compared with: the truth about labels, or about pairs where some are wrong."""
-    if isinstance(weights[0] if isinstance(weights, list) else weights, dict):
-        return train.clean
-    return None if train.clean_pairs is None or train.clean_pairs.all() else train.clean_pairs
-
-
-def _observer(method: Method, shown: PairedSet) -> Callable[[], dict[str, float]]:
-    """Noise detection at each end of an epoch, for methods that say how clean they believe each item to be."""
-
-    def observe() -> dict[str, float]:
-        weights = method.clean_weights()
-        truth = _truth(weights, shown)
-        return {} if weights is None or truth is None else noise_detection(weights, truth)
-
-    return observe
 
 
 def _detected(fitted: _Fitted, epoch: int) -> list[Measure]:
     """The noise detection of an epoch; none where the method says nothing or there is nothing to find."""
     row = next((row for row in fitted.context.history if row["epoch"] == epoch), {})
-    truth = _truth(fitted.method.clean_weights(), fitted.corruption.train)
+    expected = truth(fitted.method.clean_weights(), fitted.corruption.train)
     figures = {name: value for name, value in row.items() if name.startswith("noise_")}
-    return [] if truth is None else detection_measures(figures, truth)
+    return [] if expected is None else detection_measures(figures, expected)
 
 
 def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dict[str, Any]], dict[str, Array]]]:
@@ -265,7 +257,10 @@ def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dic
     kept = {cell.score_key: any(c.keep for c in cells if c.score_key == cell.score_key) for cell in cells}
     by_key = {cell.score_key: cell for cell in cells}
     last = {key: _measure_splits(fitted, cell, key, kept[key]) for key, cell in by_key.items()}
-    results = {}
+    context, results = fitted.context, {}
+    common = {}
+    if any(kept.values()):
+        common = kept_arrays(fitted.dataset, fitted.corruption.train, context.records, fitted.weights, context.seed)
     for key, cell in by_key.items():
         best_epoch = fitted.context.best[key].epoch if key in fitted.context.best else fitted.context.epoch
         best = last[key]
@@ -273,7 +268,7 @@ def _measure(fitted: _Fitted, cells: Sequence[Cell]) -> dict[str, tuple[list[dic
             fitted.context.restore_best(key)
             best = _measure_splits(fitted, cell, key, kept[key])
         selections = {"best_valid": (best, best_epoch), "last": (last[key], fitted.context.epoch)}
-        rows, arrays = _collected(selections, _common_arrays(fitted, key, kept[key]))
+        rows, arrays = _collected(selections, history_arrays(fitted.context.history, key) | (common if kept[key] else {}))
         if not rows:
             metrics = ", ".join(cell.run.protocol.metrics)
             raise ValueError(
@@ -301,7 +296,7 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
             measured[name] = measure_folds(fitted.method, split, embeddings, protocol, folds[name], curves=test)
         else:
             measured[name] = measure(fitted.method, split, embeddings, protocol, curves=test, rankings=keep and test)
-        if keep and test and _few_items(split):
+        if keep and test and few_items(split):
             for modality, networks in embeddings.items():
                 for number, embedding in enumerate(networks):
                     if embedding.values.ndim > 2:  # words and regions: gigabytes that no report reads
@@ -309,11 +304,6 @@ def _measure_splits(fitted: _Fitted, cell: Cell, key: str, keep: bool) -> dict[s
                     network = "mean" if len(networks) == 1 else str(number)
                     measured[name].arrays[f"embedding/{network}/{modality}"] = embedding.values.astype(np.float16)
     return measured
-
-
-def _few_items(split: PairedSet) -> bool:
-    """Whether what is kept of every item of a split is not too much for a run's file."""
-    return max(len(m) for m in split.modalities) <= KEPT_ITEMS
 
 
 def _collected(
@@ -342,53 +332,6 @@ def _warn_of_collapse(fitted: _Fitted, rows: list[dict[str, Any]]) -> None:
         message = "%s: the scores of epoch %d have collapsed: their standard deviation is below %g (seed %d, %s)"
         name, seed = fitted.method.info.name, fitted.context.seed
         logging.getLogger("xmbench").warning(message, name, min(epochs), COLLAPSED_BELOW, seed, fitted.dataset.name)
-
-
-def _common_arrays(fitted: _Fitted, key: str, keep: bool) -> dict[str, Array]:
-    """The history of the fit; and, where arrays are kept, diagnostics, labels, items and input features."""
-    history = fitted.context.history
-    names = dict.fromkeys(name for row in history for name in row if not name.startswith("valid/"))
-    arrays = {f"history/{name}": np.array([row.get(name, np.nan) for row in history]) for name in names}
-    if history:
-        arrays["history/valid"] = np.array([row.get(f"valid/{key}", np.nan) for row in history])
-    if not keep:
-        return arrays
-    arrays |= {f"record/{name}": array for name, array in fitted.context.records.items()}
-    if fitted.context.records and fitted.corruption.train.pairs is not None:
-        arrays["record/pair_order"] = pair_order(len(fitted.corruption.train.pairs), fitted.context.seed)
-    arrays |= _pair_lists(fitted)
-    arrays["class_names"] = np.array(fitted.dataset.class_names)
-    for split, content in fitted.dataset.tests.items():
-        for m in content.modalities if _few_items(content) else ():
-            if m.labels is not None:
-                arrays[f"labels/{split}/{m.name}"] = m.labels
-            if m.item_ids is not None:
-                arrays[f"items/{split}/{m.name}"] = m.item_ids
-            if m.vectors is not None:
-                arrays[f"input/{split}/{m.name}"] = _leading_components(np.asarray(m.vectors)).astype(np.float16)
-    return arrays
-
-
-def _pair_lists(fitted: _Fitted) -> dict[str, Array]:
-    """The pairs that the method is surest about at the end of the fit; none where it has no belief about pairs."""
-    weights, train = fitted.weights, fitted.corruption.train
-    if weights is None or isinstance(weights, dict) or train.pairs is None:
-        return {}
-    of_networks = weights if isinstance(weights, list) else [weights]
-    if isinstance(of_networks[0], dict):
-        return {}
-    back = np.argsort(pair_order(len(train.pairs), fitted.context.seed))  # methods see the pairs in an order of their own
-    labels = fitted.context.records.get("rectified_labels")
-    if labels is not None:
-        labels = np.ma.masked_invalid(labels).mean(axis=0).filled(np.nan)[back]
-    return pair_lists(train, np.mean(of_networks, axis=0)[back], labels)
-
-
-def _leading_components(values: Array) -> Array:
-    """Scores (n, <= 50) of the leading principal components of vectors (n, d)."""
-    centred = values.astype(np.float64) - values.mean(axis=0)
-    u, s, _ = np.linalg.svd(centred, full_matrices=False)
-    return np.asarray((u * s)[:, :_INPUT_COMPONENTS])
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
@@ -443,7 +386,7 @@ def _rows(cell: Cell, fitted: _Fitted, settings: Settings, measures: list[dict[s
         "device": fitted.context.device,
         "threads": settings.threads or cell.run.protocol.threads,
         "git_commit": git_commit(),
-        "versions": versions(),
+        "versions": json.dumps(json.loads(versions()) | fitted.method.files(), sort_keys=True),
         "started": fitted.started,
     }
     return [{**common, **measure} for measure in measures]

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from xmbench.report.figures import FIGURES
 from xmbench.report.files import File, write_text
 from xmbench.report.groups import KEY, Group, decoded, short_hash
 from xmbench.report.markup import template
@@ -70,8 +71,14 @@ def _section(group: Group, kinds: dict[str, list[File]]) -> dict[str, Any]:
             for file in files
         ],
         "tables": [file.path.read_text("utf-8") for file in kinds.get("rsum", []) if file.path.name == f"{group.slug}_rsum.md"],
-        "absent": ", ".join(kind for kind, files in kinds.items() if not files),
+        "absent": ", ".join(kind for kind, files in kinds.items() if not files and kind not in FIGURES),
+        "lacking": [f"{name}: {FIGURES[name].needs}" for name, files in kinds.items() if _is_lacking(name, files)],
     }
+
+
+def _is_lacking(kind: str, files: Sequence[File]) -> bool:
+    """Whether a figure of this group is missing for want of data."""
+    return kind in FIGURES and not files and not FIGURES[kind].once
 
 
 def unfinished(rows: pd.DataFrame) -> list[str]:

@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import ceil
 from textwrap import fill
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib import colormaps
@@ -13,11 +14,16 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.font_manager import findfont, get_font
+from matplotlib.text import Text
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")  # 9 and 10 share no factor: 90 different pairs
 FOOTER_SIZE = 5.5
 FOOTER_CHARACTERS_PER_INCH = 22
+LEAST_WIDTH = 4.0  # inches
+LEGEND_LINE = 0.19  # inches
+LEGEND_LINES = 20  # in one column
 
 Style = dict[str, Any]
 
@@ -68,7 +74,7 @@ def styled() -> Iterator[None]:
 
 
 def panels(n_rows: int, n_columns: int, *, width: float, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of equal panels, row by row, without pyplot.
+    """A figure of equal panels, row by row, without pyplot; they are wider where few stand side by side, for the title's sake.
 
     Args:
         n_rows: rows of panels.
@@ -77,7 +83,7 @@ def panels(n_rows: int, n_columns: int, *, width: float, height: float, **option
         height: of a panel, in inches.
         options: for `Figure.subplots`, such as `sharey`.
     """
-    figure = Figure(figsize=(width * n_columns, height * n_rows + 0.6), layout="constrained")
+    figure = Figure(figsize=(max(width * n_columns, LEAST_WIDTH), height * n_rows + 0.6), layout="constrained")
     return figure, list(figure.subplots(n_rows, n_columns, squeeze=False, **options).flat)
 
 
@@ -97,21 +103,44 @@ def epoch_ticks() -> MaxNLocator:
     return MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True)
 
 
+@cache
+def _drawn() -> frozenset[int]:
+    """The characters that the figures' font has."""
+    return frozenset(get_font(findfont("DejaVu Sans")).get_charmap())
+
+
+def drawable(text: str) -> str:
+    """The text with a question mark for each character that the font lacks."""
+    return "".join(c if c == "\n" or ord(c) in _drawn() else "?" for c in text)
+
+
 def finish(figure: Figure, title: str, footer: str, handles: Sequence[Artist]) -> None:
     """Put the title above, the legend at the right and the line that says what is shown below; settle the layout.
 
-    The figure grows by what the legend needs.
+    The figure grows by what the legend needs: it has as many columns as it takes to be no higher than the panels, or than
+    twenty lines.
     """
     longest = max(len(str(handle.get_label())) for handle in handles)
-    panels_width = figure.get_figwidth()
-    width = panels_width + 0.5 + 0.075 * longest
-    figure.set_size_inches(width, max(figure.get_figheight(), 0.19 * len(handles) + 0.9))
+    panels_width, height = figure.get_size_inches()
+    n_columns = ceil(len(handles) / max(LEGEND_LINES, int((height - 0.9) / LEGEND_LINE)))
+    width = panels_width + n_columns * (0.5 + 0.075 * longest)
+    figure.set_size_inches(width, max(height, LEGEND_LINE * ceil(len(handles) / n_columns) + 0.9))
     figure.suptitle(fill(title, int(11 * panels_width)), x=panels_width / width / 2, fontsize="large")
     characters = int(FOOTER_CHARACTERS_PER_INCH * width)
     figure.supxlabel(fill(footer, characters), fontsize=FOOTER_SIZE, color="0.35", linespacing=1.3)
-    figure.legend(handles=handles, loc="outside right upper")
+    figure.legend(handles=handles, loc="outside right upper", ncols=n_columns)
+    for text in figure.findobj(Text):
+        text.set_text(drawable(text.get_text()))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # else it is computed again for each format
+
+
+def log_scale(ax: Axes, axis: Literal["x", "y"]) -> None:
+    """Make an axis logarithmic, its ticks written out: Matplotlib's own would need the mathematics that `styled` turns off."""
+    ax.set(**{f"{axis}scale": "log"})
+    of_axis = ax.xaxis if axis == "x" else ax.yaxis
+    of_axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    of_axis.set_minor_formatter(NullFormatter())
 
 
 def rate_colours(rates: Sequence[float]) -> dict[float, str]:

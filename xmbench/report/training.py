@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from xmbench.report.cells import COLLAPSED_BELOW
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Group, Reader, strip_prefix
-from xmbench.report.style import Style, epoch_ticks, finish, fold, name_panel, panels, rate_colours, styled
+from xmbench.report.style import Style, epoch_ticks, finish, fold, log_scale, name_panel, panels, rate_colours, styled
 from xmbench.report.words import METRIC_WORDS, absent_words, provenance_words
 
 History = dict[str, Any]
@@ -75,7 +75,8 @@ def draw_training_curves(group: Group, histories: dict[str, dict[float, History]
         of_label["valid"].set(xlabel="Epoch", ylabel=f"Validation {METRIC_WORDS[group.metric]}", ylim=(0, 1.08 * highest or 1))
         if "score_std" in of_label:
             of_label["score_std"].axhline(COLLAPSED_BELOW, color="0.3", linestyle=":", linewidth=1)
-            of_label["score_std"].set(xlabel="Epoch", ylabel="Std. dev. of scores", yscale="log")
+            of_label["score_std"].set(xlabel="Epoch", ylabel="Std. dev. of scores")
+            log_scale(of_label["score_std"], "y")
     for ax in axes:
         ax.xaxis.set_major_locator(epoch_ticks())
         ax.set_visible(bool(ax.lines) or bool(ax.get_title()))

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from xmbench.report.files import Context, File, write_figure
-from xmbench.report.groups import Arrays, Group, Reader, strip_prefix
+from xmbench.report.groups import Arrays, Group, strip_prefix
+from xmbench.report.selected import Kept, kept_runs
 from xmbench.report.style import Style, finish, fold, hues, name_panel, panels, styled
 from xmbench.report.words import absent_words, provenance_words, selection_words
 
-HIGHEST_RATE = 0.6  # of those in the store, the rate shown is the highest up to this one
 MAX_ITEMS = 500  # per panel
 MAX_ITERATIONS = 500
 PANELS_PER_ROW = 4
@@ -51,33 +51,18 @@ class Cloud:
 @styled()
 def tsne(group: Group, context: Context) -> list[File]:
     """Write the t-SNE figure at one noise rate, for the first seed of each method that kept embeddings."""
-    rate = shown_rate(group.rates)
-    kept = _runs_with_embeddings(group, context.reader, rate)
+    prefix = f"embedding/{group.split}/best_valid/"
+    rate, kept = kept_runs(group, context.reader, lambda names: any(name.startswith(prefix) for name in names))
+    kept = [run for run in kept if _embeddings(run.arrays, group.split)]
     if not kept:
         return []
-    runs = group.runs[group.runs["run_id"].isin(run_id for run_id, _ in kept.values())]
-    clouds, class_names = _clouds(group, {label: arrays for label, (_, arrays) in kept.items()})
-    absent = absent_words(group, kept, "embedding")
+    runs = group.runs[group.runs["run_id"].isin(run.run_id for run in kept)]
+    clouds, class_names = _clouds(group, kept)
+    absent = absent_words(group, [run.label for run in kept], "embedding")
     footer = provenance_words(group, runs, selection_words(group, "best_valid"), f"at most {MAX_ITEMS} items per panel", absent)
     figure = draw_tsne(group, clouds, class_names, rate, footer)
     paths = write_figure(context.out / f"{group.slug}_tsne", figure, footer)
     return [File(path, f"t-SNE of inputs and embeddings at noise rate {rate:g}", group, runs) for path in paths]
-
-
-def shown_rate(rates: list[float]) -> float:
-    """The highest rate up to HIGHEST_RATE, or the lowest where all are above it."""
-    return max((rate for rate in rates if rate <= HIGHEST_RATE + 1e-9), default=min(rates))
-
-
-def _runs_with_embeddings(group: Group, reader: Reader, rate: float) -> dict[str, tuple[str, Arrays]]:
-    """By label, run id and arrays of the first seed at `rate` that kept embeddings."""
-    kept: dict[str, tuple[str, Arrays]] = {}
-    for run in group.finished:
-        if run["noise_rate"] == rate and run["label"] not in kept:
-            arrays = reader.all(run["run_id"])
-            if _embeddings(arrays, group.split):
-                kept[run["label"]] = (run["run_id"], arrays)
-    return kept
 
 
 def _embeddings(arrays: Arrays, split: str) -> Arrays:
@@ -89,16 +74,16 @@ def _embeddings(arrays: Arrays, split: str) -> Arrays:
     return {}
 
 
-def _clouds(group: Group, kept: dict[str, Arrays]) -> tuple[list[Cloud], list[str]]:
+def _clouds(group: Group, kept: list[Kept]) -> tuple[list[Cloud], list[str]]:
     """Panels of the inputs, then of each method, and the class names."""
     clouds: list[Cloud] = []
-    first = next(iter(kept.values()))
-    labels = {name: _first_class(values) for name, values in strip_prefix(first, f"labels/{group.split}/").items()}
+    first = kept[0].arrays
+    labels = {name: first_class(values) for name, values in strip_prefix(first, f"labels/{group.split}/").items()}
     inputs = strip_prefix(first, f"input/{group.split}/")
     clouds += [_cloud(f"input: {name}", {name: values}, labels) for name, values in sorted(inputs.items())]
-    for label in (label for label in group.labels if label in kept):
-        spaces = _embeddings(kept[label], group.split)
-        clouds.append(_cloud(label, {name: _unit(values) for name, values in sorted(spaces.items())}, labels))
+    for run in kept:
+        spaces = _embeddings(run.arrays, group.split)
+        clouds.append(_cloud(run.label, {name: unit(values) for name, values in sorted(spaces.items())}, labels))
     return clouds, [str(name) for name in first.get("class_names", [])]
 
 
@@ -132,12 +117,12 @@ def layout(values: NDArray[Any]) -> NDArray[Any]:
     return points
 
 
-def _first_class(labels: NDArray[Any]) -> NDArray[Any]:
+def first_class(labels: NDArray[Any]) -> NDArray[Any]:
     """(n, c) multi-hot -> (n,) number of the first class, -1 where there is none."""
     return np.where(labels.any(1), labels.argmax(1), np.int64(-1))
 
 
-def _unit(values: NDArray[Any]) -> NDArray[Any]:
+def unit(values: NDArray[Any]) -> NDArray[Any]:
     from sklearn.preprocessing import normalize
 
     unit: NDArray[Any] = normalize(values.astype(np.float32))
