@@ -18,11 +18,11 @@ from xmbench.sweep import sweep, todo
 
 README = (ROOT / "README.md").read_text("utf-8")
 COMMANDS = [line.strip().partition("  #")[0] for line in README.splitlines() if line.startswith("    xmbench ")]
+(EXAMPLE,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_the_example_method_beats_chance(tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    (tmp_path / "readme_means.py").write_text(code, "utf-8")
+    (tmp_path / "readme_means.py").write_text(EXAMPLE, "utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
     importlib.import_module("readme_means")
@@ -37,7 +37,8 @@ def test_the_example_method_beats_chance(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "means.py").touch()  # the file of the example
+    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    (tmp_path / "means.py").write_text(EXAMPLE, "utf-8")
     name, *arguments = shlex.split(command.partition(" > ")[0])[1:]
     known = cli.commands[name]
     while isinstance(known, click.Group):

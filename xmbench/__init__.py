@@ -1,5 +1,7 @@
 """xmbench: the benchmark for cross-modal retrieval under noisy supervision. The public API, and nothing else."""
 
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from xmbench.method import FitContext, Method, check_positive, clipped, unit_rows
@@ -18,6 +20,7 @@ from xmbench.types import (
 )
 
 if TYPE_CHECKING:
+    from xmbench.api import run
     from xmbench.datasets import load_dataset
     from xmbench.noise import Noise, corrupt
     from xmbench.store import load_results
@@ -29,6 +32,7 @@ _LAZY = {
     "Noise": "xmbench.noise",
     "corrupt": "xmbench.noise",
     "load_results": "xmbench.store",
+    "run": "xmbench.api",
 }
 
 __all__ = [
@@ -52,6 +56,7 @@ __all__ = [
     "method_names",
     "one_hot",
     "register_method",
+    "run",
     "stream",
     "unit_rows",
 ]
@@ -64,3 +69,14 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_LAZY[name]), name)
+
+
+class _Package(ModuleType):
+    """Keeps `xmbench.run` the function: importing the module of the same name would put that in its place."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name == "run" and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

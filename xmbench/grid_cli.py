@@ -26,6 +26,21 @@ class Stop(click.ClickException):
         self.code = code
 
 
+def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
+    if paths:
+        from xmbench.registry import load_plugin
+
+        for path in paths:
+            load_plugin(path)
+    return paths
+
+
+PLUGIN = click.option(
+    "--plugin", "plugins", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
+    callback=_load_plugins, help="A Python file with methods of your own, which is executed.",
+)  # fmt: skip
+
+
 def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that describe a grid of runs."""
     options = [
@@ -46,8 +61,7 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--tune", metavar="grid | random:N | none", help="Choose hyper-parameters by validation."),
         click.option("--tune-per", type=click.Choice(["dataset", "rate"]), help="One choice per which.  [default: dataset]"),
         click.option("--protocol", help="How runs are validated and measured.  [default: default]"),
-        click.option("--plugin", "plugins", multiple=True, type=click.Path(exists=True, dir_okay=False), metavar="FILE",
-                     help="A Python file with methods of your own, which is executed."),
+        PLUGIN,
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -69,17 +83,13 @@ def spec_of(
     twins: int | None,
     tune: str | None,
     tune_per: Any,
-    plugins: tuple[str, ...],
     **_: Any,
 ) -> "Spec":
-    """The spec that the options describe, its plug-ins loaded."""
+    """The spec that the options describe."""
     from dataclasses import replace
 
-    from xmbench.registry import load_plugin
     from xmbench.spec import Spec, command_line_settings, load_spec, seed_list
 
-    for file in plugins:
-        load_plugin(file)
     spec = load_spec(spec_name) if spec_name else Spec()
     given: dict[str, Any] = {
         "methods": _names(methods),

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from xmbench.datasets import dataset_names, dataset_parameters, load_dataset
+from xmbench.elsewhere import method_of
 from xmbench.method import Method, Needs
 from xmbench.noise import Corruption, Noise, corrupt, corrupted_by, scheme_options
 from xmbench.registry import closest, find_method, is_built_in, parameters_of, source_sha, typed_parameters, typed_value
@@ -150,7 +151,7 @@ def _planned(
 ) -> Cell:
     """The cell of one run of a spec; `outcome` is the status and reason of one whose parameters could not be chosen."""
     method, rule = point.method, spec.rule_of(name)
-    _, fixed = _configured(spec, name, dataset)
+    _, fixed = configured(spec, name, dataset)
     run = Run(
         dataset=dataset,
         dataset_parameters=dataset_parameters(dataset, spec.settings_of(dataset)),
@@ -177,7 +178,7 @@ def _has_several_classes(name: str, parameters: str) -> bool:
 
 def _points(spec: Spec, name: str, dataset: str) -> list[Candidate]:
     """What is tried of a method on a dataset: one point where it is not tuned."""
-    registered, fixed = _configured(spec, name, dataset)
+    registered, fixed = configured(spec, name, dataset)
     return candidates(registered, spec.rule_of(name), fixed)
 
 
@@ -215,6 +216,7 @@ def _chosen(tried: list[Candidate], trials: list[Cell], known: Mapping[tuple[str
 def make_cell(run: Run, method: Method, *, spec: str = "", profile: str = "", keep: bool = False) -> Cell:
     """The cell of one run, its keys computed from the data that it will read."""
     needs = method.needs()
+    method = method_of(run) if "items" in needs else method
     fixed: dict[str, Any] = {"source_sha": source_sha(type(method)), "spec": spec, "profile": profile, "keep": keep}
     try:
         dataset = cached_dataset(run.dataset, canonical(dict(run.dataset_parameters)))
@@ -261,6 +263,8 @@ def _fit_key(run: Run, method: Method, needs: Needs, dataset: Dataset) -> str:
     ]
     if "pairs" in needs and corrupted_by(run.noise.scheme) != {"label"}:
         parts += [sha for sha in (corruption_of(run, dataset).pair_sha,) if sha]  # no key of its own where no pair has moved
+    if files := method.files():
+        parts.append(canonical(files))
     return fingerprint(parts)
 
 
@@ -306,7 +310,7 @@ def _obstacle_to_noise(noise: Noise, dataset: Dataset) -> str:
     return ""
 
 
-def _configured(spec: Spec, name: str, dataset: str) -> tuple[str, dict[str, Any]]:
+def configured(spec: Spec, name: str, dataset: str) -> tuple[str, dict[str, Any]]:
     """The registered method that `name` stands for in the spec, and the parameters that are set for it on `dataset`."""
     variant = dict(spec.variants.get(name, {"method": name}))
     registered = str(variant.pop("method"))

@@ -8,14 +8,19 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
+import logging
 import math
 import pkgutil
 import sys
+import textwrap
 import traceback
 import types
 import typing
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass, replace
 from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -104,8 +109,8 @@ def find_method(name: str) -> type[Method]:
     return _METHODS[name]
 
 
-def load_plugin(path: str | Path) -> None:
-    """Execute a Python file for the methods that it registers; another time, do nothing.
+def load_plugin(path: str | Path) -> list[str]:
+    """Execute a Python file and return the names of the methods that it registers; another time, only return them.
 
     Beside the entry points of installed packages this is the only way for code to come in, and by the same rule: its methods
     have names of their own, are not built in, and have the file for their source.
@@ -119,7 +124,7 @@ def load_plugin(path: str | Path) -> None:
         raise FileNotFoundError(f"there is no plug-in {path}; give the path of a Python file")
     name = f"_xmbench_plugin_{_digest(str(file))}"
     if name in sys.modules:
-        return
+        return _registered_by(name)
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ValueError(f"plug-in {path} must be a Python file, whose name ends in .py")
@@ -127,24 +132,65 @@ def load_plugin(path: str | Path) -> None:
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        registered = [method for method, cls in _METHODS.items() if cls.__module__ == name]
+        registered = _registered_by(name)
         if taken := [method for method in registered if method in known]:
             raise ValueError(f"method {taken[0]!r} is provided already, by {known[taken[0]]}; give it another name")
         if not registered:
             raise ValueError("it must register a method: @register_method(NAME, ...)")
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        for method in [method for method, cls in _METHODS.items() if cls.__module__ == name]:
+        for method in _registered_by(name):
             del _METHODS[method]
-        raise ValueError(f"plug-in {path} cannot be used{_line_in(file, error)}: {type(error).__name__}: {error}") from error
+        raise ValueError(f"plug-in {path} cannot be used{line_in(file, error)}: {type(error).__name__}: {error}") from error
+    return registered
 
 
-def _line_in(file: Path, error: BaseException) -> str:
+def _registered_by(module: str) -> list[str]:
+    return [method for method, cls in _METHODS.items() if cls.__module__ == module]
+
+
+def line_in(file: Path, error: BaseException) -> str:
     """Where in a file an error came from, the innermost line; "" where in none of its own."""
     if isinstance(error, SyntaxError) and error.filename == str(file):
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     return f", line {lines[-1]}" if lines else ""
+
+
+@contextmanager
+def registered(classes: Iterable[type[Method]]) -> Iterator[None]:
+    """Have these classes be the methods of their names for a while, beside all others.
+
+    One that is not registered goes by its class name; it is as what it is derived from, or is given vectors, labels and pairs.
+
+    Raises:
+        ValueError: two of one name, or a name of a method that is built in or installed.
+    """
+    before, known = dict(_METHODS), modules("baselines", "xmbench.methods")
+    own: dict[str, type[Method]] = {}
+    try:
+        for cls in dict.fromkeys(classes):
+            if "info" not in vars(cls):
+                _register_as_it_is(cls)
+            name = cls.info.name
+            if name in own or (name in known and before.get(name) is not cls):
+                where = own[name].__module__ if name in own else known[name]
+                raise ValueError(f"every method must have a name of its own, {name!r} is one of {where} too; give another")
+            _METHODS[name] = own[name] = cls
+        yield
+    finally:
+        for name in own:
+            _METHODS.pop(name)
+        _METHODS.update({name: cls for name, cls in before.items() if name in own})
+
+
+def _register_as_it_is(cls: type[Method]) -> None:
+    inherited: MethodInfo | None = getattr(cls, "info", None)
+    if inherited is not None:
+        cls.info = replace(inherited, name=cls.__name__)
+        return
+    register_method(cls.__name__, needs={"vectors", "labels", "pairs"})(cls)
+    del _METHODS[cls.__name__]
 
 
 def is_built_in(name: str) -> bool:
@@ -224,10 +270,28 @@ def _search_space(name: str, cls: type, given: Mapping[str, typing.Sequence[Any]
 def source_sha(cls: type) -> str:
     """Hash of the source file that defines `cls`, 16 hex digits: a run whose method's file changed is stale.
 
-    Comments, docstrings, layout, and the search space and smoke setting that a method is registered with do not count.
+    Comments, docstrings, layout, and the search space and smoke setting that a method is registered with do not count. Of a
+    class that is in no file, as in a notebook, its own source counts; where that cannot be had, every process has another
+    hash, and a warning says so.
     """
-    path = getattr(sys.modules[cls.__module__], "__file__", None)
-    return _sha(Path(path)) if path is not None else _digest(cls.__qualname__)
+    path = source_file(cls)
+    return _sha(path) if path is not None else _sha_without_file(cls)
+
+
+def source_file(cls: type) -> Path | None:
+    """The file that defines `cls`; None of a class that was typed into an interpreter or a notebook."""
+    path = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    return Path(path).resolve() if path is not None and Path(path).is_file() else None
+
+
+@cache
+def _sha_without_file(cls: type) -> str:
+    try:
+        return _source_digest(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError):
+        message = "the source of %s cannot be read: its stored runs count as stale and are done again in every session; "
+        logging.getLogger("xmbench").warning(message + "save it as a file to keep them", cls.__qualname__)
+        return _digest(f"{cls.__qualname__} {uuid.uuid4()}")
 
 
 def module_sha(name: str) -> str | None:
@@ -243,13 +307,16 @@ def module_sha(name: str) -> str | None:
 
 
 def _sha(path: Path) -> str:
-    return _source_digest(path, path.stat().st_mtime_ns)
+    return _file_digest(path, path.stat().st_mtime_ns)
 
 
 @lru_cache
-def _source_digest(path: Path, changed: int) -> str:
+def _file_digest(path: Path, changed: int) -> str:
     """Digest of a source file as it was `changed` at."""
-    content = path.read_text("utf-8")
+    return _source_digest(path.read_text("utf-8"))
+
+
+def _source_digest(content: str) -> str:
     try:
         tree = ast.parse(content)
     except SyntaxError:

@@ -74,6 +74,29 @@ class Rows:
         return Rows(self._data, self._index[rows])
 
 
+@dataclass(frozen=True)
+class Items:
+    """Which items of a dataset the rows of a modality are.
+
+    Attributes:
+        split: the name of theirs, such as "test".
+        n_items: of this modality in the whole split.
+        rows: (n,) place of each in the split, in the dataset's order.
+        ids: (n,) their names, where the dataset has some.
+    """
+
+    split: str
+    n_items: int
+    rows: Array
+    ids: Array | None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Array) -> "Items":
+        return Items(self.split, self.n_items, self.rows[rows], None if self.ids is None else self.ids[rows])
+
+
 @dataclass(frozen=True, kw_only=True)
 class Modality:
     """One modality of a split.
@@ -87,6 +110,7 @@ class Modality:
         vocabulary: the words behind `tokens`, fitted on train, with an id for unknown words, or None.
         labels: (n, c) bool, multi-hot always; an all-zero row is unlabelled. None where not declared.
         item_ids: (n,) names for reports; never given to methods.
+        items: which items these are; given to `precomputed` alone, whose embeddings were made elsewhere.
     """
 
     name: str
@@ -97,6 +121,7 @@ class Modality:
     vocabulary: tuple[str, ...] | None = None
     labels: Array | None = None
     item_ids: Array | None = None
+    items: Items | None = None
 
     def __post_init__(self) -> None:
         sizes = {key: len(value) for key, value in self._per_item().items()}
@@ -111,7 +136,7 @@ class Modality:
             )
 
     def _per_item(self) -> dict[str, Any]:
-        names = ("vectors", "sequences", "tokens", "lengths", "labels", "item_ids")
+        names = ("vectors", "sequences", "tokens", "lengths", "labels", "item_ids", "items")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
     def __len__(self) -> int:
@@ -147,6 +172,7 @@ class Modality:
             lengths=self.lengths if ordered else None,
             vocabulary=self.vocabulary if "tokens" in needs else None,
             labels=self.labels if "labels" in needs else None,
+            items=self.items if "items" in needs else None,
         )
 
 
