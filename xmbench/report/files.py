@@ -1,7 +1,7 @@
 """Files of a report: written whole or not at all, with the runs they show."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -32,11 +32,25 @@ class File:
 
 @dataclass(frozen=True)
 class Context:
-    """What all files of one report share: arrays, colours and the folder."""
+    """What all files of one report share.
+
+    Attributes:
+        reader: arrays of the runs.
+        palette: colours of the methods.
+        out: the folder.
+        groups: all of them, for what is over several.
+        agg: how tables make one number of several seeds, of `layouts.AGGREGATES`.
+        papers: whose printed numbers tables show beside ours.
+        mark: what tables mark, the "best" of a column or by letters the "significance" of differences.
+    """
 
     reader: Reader
     palette: Palette
     out: Path
+    groups: Sequence[Group] = ()
+    agg: str = "mean±std"
+    papers: tuple[str, ...] = ()
+    mark: str = "best"
 
 
 def write_text(path: Path, text: str) -> None:

@@ -24,12 +24,14 @@ Arrays = dict[str, NDArray[Any]]
 KEY = ["dataset", "dataset_params", "noise_scheme", "noise_options", "protocol", "protocol_sha", "tuned"]
 SELECTIONS = ("best_valid", "last")
 READ = (
-    "run_id status error dataset dataset_params features noise_scheme noise_rate noise_seed realised_rate noise_sha "
+    "run_id fit_key status error dataset dataset_params features noise_scheme noise_rate noise_seed realised_rate noise_sha "
     "noise_options method implementation method_version source_sha params seed protocol protocol_sha valid_labels tuning "
-    "trial profile split fold network selection direction metric value chance n_networks collapsed oracle from_description"
+    "trial profile split fold network selection direction metric value chance n_queries n_networks collapsed oracle "
+    "from_description"
 ).split()
 """The columns that a report reads, and that tell whether a run is stale."""
 NEEDED = "split != 'valid' or tuning != 'none'"  # the rows that it reads: validation is shown of trials only
+KEPT_RUNS = 128  # whose values per query, a megabyte or two each, are held at a time
 MAX_STEM = 100  # characters that the name of a file begins with at most
 
 
@@ -49,13 +51,30 @@ class Reader:
 
     results: Results
     _small: dict[str, Arrays] = field(default_factory=dict)
+    _names: dict[str, frozenset[str]] = field(default_factory=dict)
+    _per_query: dict[str, Arrays] = field(default_factory=dict)
 
     def small(self, run_id: str) -> Arrays:
         """PR curves and training history of a run."""
         if run_id not in self._small:
             arrays = self.results.arrays(run_id)
             self._small[run_id] = {k: v for k, v in arrays.items() if k.startswith(("pr/", "history/"))}
+            self._names[run_id] = frozenset(arrays)
         return self._small[run_id]
+
+    def names(self, run_id: str) -> frozenset[str]:
+        """The names of all arrays kept of a run."""
+        self.small(run_id)
+        return self._names[run_id]
+
+    def per_query(self, run_id: str) -> Arrays:
+        """Values per query of a run; those of the runs asked for last are kept."""
+        if run_id not in self._per_query:
+            if len(self._per_query) >= KEPT_RUNS:
+                del self._per_query[next(iter(self._per_query))]
+            arrays = self.results.arrays(run_id)
+            self._per_query[run_id] = {k: v for k, v in arrays.items() if k.startswith("per_query/") and "/mean/" in k}
+        return self._per_query[run_id]
 
     def all(self, run_id: str) -> Arrays:
         """Everything kept of a run, embeddings included."""
@@ -179,11 +198,11 @@ class Group:
     @cached_property
     def _scores(self) -> dict[str, pd.DataFrame]:
         rows = self.rows[(self.rows["metric"] == self.metric) & (self.rows["network"] == "mean")]
-        return {selection: _measured(rows, selection, ["direction"]) for selection in SELECTIONS}
+        return {selection: _retrieval(measured(rows, selection, ["direction"])) for selection in SELECTIONS}
 
     def measures(self, selection: str) -> pd.DataFrame:
         """All metrics of the split, one row per run, network, direction and metric, with `value` and `chance`."""
-        return _measured(self.rows, selection, ["network", "direction", "metric"])
+        return _retrieval(measured(self.rows, selection, ["network", "direction", "metric"]))
 
     def collapsed(self, selection: str) -> set[tuple[str, float]]:
         """(label, noise rate) of runs whose scores have collapsed."""
@@ -191,15 +210,19 @@ class Group:
         return set(zip(rows["label"], rows["noise_rate"], strict=True))
 
 
-def _measured(rows: pd.DataFrame, selection: str, by: list[str]) -> pd.DataFrame:
-    """Values of finished runs in the retrieval directions and their mean; folds are averaged where no average is stored."""
+def measured(rows: pd.DataFrame, selection: str, by: list[str]) -> pd.DataFrame:
+    """Values of finished runs, one row per run and what is `by`; folds are averaged where no average is stored."""
     keys = ["label", "noise_rate", "seed", "run_id", *by]
     shown = (rows["status"] == "ok") & (rows["selection"] == selection) & rows["value"].notna()
     rows = rows.loc[shown, list(dict.fromkeys([*keys, "direction", "fold", "value", "chance"]))]
     whole = rows["fold"] == ""
     rows = rows[whole | ~whole.groupby(rows["run_id"], observed=True).transform("any")]
-    rows = rows[(rows["direction"] == "mean") | rows["direction"].str.contains("2", regex=False)]
     return decoded(rows.groupby(keys, as_index=False, observed=True)[["value", "chance"]].mean())
+
+
+def _retrieval(values: pd.DataFrame) -> pd.DataFrame:
+    """Values in the retrieval directions and their mean."""
+    return values[(values["direction"] == "mean") | values["direction"].str.contains("2", regex=False)]
 
 
 def _counted(statuses: pd.Series) -> str:

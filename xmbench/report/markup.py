@@ -1,6 +1,7 @@
 """Text for LaTeX and Markdown: escaping, and the templates in `templates/`."""
 
 from functools import cache
+from html import escape
 from typing import Any
 
 import jinja2
@@ -9,7 +10,8 @@ _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "→": r"$\rightarrow$", "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$",
-    "–": "--", "∅": r"$\emptyset$",
+    "–": "--", "∅": r"$\emptyset$", "§": r"\S{}",
+    "Ψ": r"$\Psi$", "≥": r"$\geq$", "≤": r"$\leq$",
 }  # fmt: skip
 _MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`[]"}
 _INLINE = {character: f"\\{character}" for character in "<`["}
@@ -61,6 +63,15 @@ def code(text: str) -> str:
     return "".join(_CODE.get(c, c) for c in _line(text))
 
 
+def html(text: str) -> str:
+    """Text with what HTML would read as markup escaped.
+
+    >>> html("<b> & it")
+    '&lt;b&gt; &amp; it'
+    """
+    return escape(_line(text))
+
+
 def _line(text: str) -> str:
     """The text in one line: names come from stores that may have been made by others."""
     return "".join(c if c.isprintable() else " " for c in text)
@@ -77,5 +88,5 @@ def template(name: str) -> jinja2.Template:
         keep_trailing_newline=True,
         **(_LATEX_DELIMITERS if ".tex" in name else {}),
     )
-    environment.filters.update(latex=latex, markdown=markdown, inline=inline, code=code)
+    environment.filters.update(latex=latex, markdown=markdown, inline=inline, code=code, html=html)
     return environment.get_template(name)

@@ -8,7 +8,11 @@ import pandas as pd
 from xmbench.report.groups import Group, short_hash
 from xmbench.report.labels import written_params
 
-METRIC_WORDS = {"map": "MAP", "rsum": "rSum"}
+METRIC_WORDS = {
+    "map": "MAP", "map@50": "MAP@50", "r@1": "R@1", "r@5": "R@5", "r@10": "R@10", "rsum": "rSum", "medr": "MedR",
+    "meanr": "MeanR", "map@r": "mAP@R", "pmrp": "PMRP", "ndcg": "nDCG", "ndcg@100": "nDCG@100", "micro_f1": "micro F1",
+    "noise_precision": "Precision", "noise_recall": "Recall", "noise_f1": "F1", "noise_auroc": "AUROC",
+}  # fmt: skip
 
 
 def selection_words(group: Group, selection: str) -> str:
