@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xmbench.datasets import dataset_card, dataset_names, dataset_parameters
 from xmbench.metrics import METRICS
 from xmbench.noise import SCHEMES
-from xmbench.published import REPORTED, published_results
+from xmbench.published import PAPERS, REPORTED, provenance, published_anomalies, published_results
 from xmbench.registry import closest, find_method, method_names, modules, parameters_of
 from xmbench.spec import describe as describe_toml
 from xmbench.spec import load_protocol, shipped
@@ -37,13 +37,14 @@ def describe(name: str) -> dict[str, Any]:
         (list(METRICS), _metric),
         (shipped("spec"), lambda spec: {"name": spec, "kind": "spec", **describe_toml("spec", spec)}),
         (shipped("protocol"), lambda protocol: {"name": protocol, "kind": "protocol", **vars(load_protocol(protocol))}),
+        (list(PAPERS), _paper),
         (list(dict.fromkeys(published_results()["method"])), _reported),
     ]
     for names, found in sources:
         if name in names:
             return found(name)
     raise closest(
-        "method, dataset, noise scheme, metric, spec, protocol or published method",
+        "method, dataset, noise scheme, metric, spec, protocol, paper or published method",
         name,
         [n for names, _ in sources for n in names],
     )
@@ -138,6 +139,22 @@ def _reported(name: str) -> dict[str, Any]:
     return {"name": name, "kind": "published numbers", "here": _here(name), "system": system, "numbers": _numbers(rows)}
 
 
+def _paper(name: str) -> dict[str, Any]:
+    """A paper whose numbers are in the package: how many, what is odd about them, and where they are from."""
+    numbers, odd = (rows[rows["paper"] == name] for rows in (published_results(), published_anomalies()))
+    which = ["table", "dataset", "method", "noise_rate", "direction", "metric"]
+    where = [", ".join(filter(None, [f"Table {table}", *map(str, rest)])) for table, *rest in odd[which].to_numpy().tolist()]
+    return {
+        "name": name,
+        "kind": "paper",
+        "title": PAPERS[name],
+        "numbers by table": {f"Table {table}": len(part) for table, part in numbers.groupby("table", sort=False)},
+        "in doubt": int(numbers["suspect"].sum()),
+        "odd": {f"{place} ({kind})": text for place, kind, text in zip(where, odd["kind"], odd["detail"], strict=True)},
+        "provenance": provenance(),
+    }
+
+
 def _numbers(rows: "pd.DataFrame") -> dict[str, str]:
     """Published numbers by table, setting and direction, with what is doubtful about them."""
     by = ["paper", "table", "dataset", "setting", "noise_type", "noise_rate", "direction", "method_label"]
@@ -172,6 +189,13 @@ def _published() -> list[dict[str, Any]]:
     ]
 
 
+def _layouts() -> list[dict[str, Any]]:
+    from xmbench.report.layouts import layout_names, load_layout
+
+    layouts = [load_layout(name) for name in layout_names()]
+    return [{"name": layout.name, "spec": layout.spec, "description": layout.title} for layout in layouts]
+
+
 _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "methods": _methods,
     "datasets": _datasets,
@@ -179,5 +203,6 @@ _LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "metrics": lambda: [{"name": m.name, "relevance": m.relevance, "description": m.description} for m in METRICS.values()],
     "specs": lambda: [{"name": name, "description": describe_toml("spec", name)["description"]} for name in shipped("spec")],
     "published": _published,
+    "layouts": _layouts,
     "protocols": lambda: [{"name": name, "description": load_protocol(name).description} for name in shipped("protocol")],
 }

@@ -1,10 +1,10 @@
 """The command line: thin, no logic. Results go to stdout, everything else to stderr."""
 
 import sys
-from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.compare_cli import compare
 from xmbench.data_cli import data
 from xmbench.grid_cli import (
     DONE,
@@ -12,24 +12,21 @@ from xmbench.grid_cli import (
     INTERRUPTED,
     NO_DATA,
     NOTHING,
+    PLUGIN,
     REGRESSION,
     REPORT_HINT,
     STORE,
     USAGE,
     Stop,
-    grid_options,
-    spec_of,
 )  # fmt: skip
+from xmbench.new_cli import new, validate
 from xmbench.noise_cli import noise
 from xmbench.printing import FORMAT, print_facts, print_frame
+from xmbench.report_cli import report
+from xmbench.repro_cli import repro
 from xmbench.run_cli import how_to_go_on, plan, run
 from xmbench.store_cli import store
 from xmbench.watch_cli import logs, show, status
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from xmbench.spec import Spec
 
 SHOWN_ROWS = 1000  # of `xmbench results` as a table
 
@@ -45,6 +42,8 @@ def cli() -> None:
     """
 
 
+cli.add_command(new)
+cli.add_command(validate)
 cli.add_command(run)
 cli.add_command(plan)
 cli.add_command(status)
@@ -53,12 +52,16 @@ cli.add_command(show)
 cli.add_command(noise)
 cli.add_command(data)
 cli.add_command(store)
+cli.add_command(report)
+cli.add_command(compare)
+cli.add_command(repro)
 
 
 @cli.command("list")
-@click.argument("kind", type=click.Choice(["methods", "datasets", "noise", "metrics", "specs", "protocols", "published"]))
+@click.argument("kind", type=click.Choice("methods datasets noise metrics specs protocols published layouts".split()))
+@PLUGIN
 @FORMAT
-def list_(kind: str, form: str) -> None:
+def list_(kind: str, plugins: tuple[str, ...], form: str) -> None:
     """List what there is."""
     import pandas as pd
 
@@ -69,12 +72,25 @@ def list_(kind: str, form: str) -> None:
 
 @cli.command()
 @click.argument("name")
+@PLUGIN
 @FORMAT
-def info(name: str, form: str) -> None:
-    """Everything about one method, dataset, noise scheme, metric, spec, protocol or published method."""
+def info(name: str, plugins: tuple[str, ...], form: str) -> None:
+    """Everything about one method, dataset, noise scheme, metric, spec, protocol, paper or published method."""
     from xmbench.catalogue import describe
 
     print_facts(describe(name), form)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True)
+def cite(names: tuple[str, ...]) -> None:
+    """Print the BibTeX of what methods and datasets rest on, each reference once."""
+    from xmbench.published.citations import bibtex, cited
+    from xmbench.registry import closest
+
+    if unknown := next((name for name in names if name not in cited()), None):
+        raise closest("method or dataset with a reference", unknown, cited())
+    click.echo(bibtex(names))
 
 
 @cli.command()
@@ -100,51 +116,6 @@ def results(store: str, where: str | None, form: str) -> None:
 
 
 @cli.command()
-@STORE
-@click.option("--out", default="reports", show_default=True, help="Folder to write to.")
-@click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
-@click.option("--only", metavar="KIND,KIND", help="Which kinds of files, such as map for the MAP tables.  [default: all]")
-@grid_options
-def report(store: str, out: str, where: str | None, only: str | None, **grid: Any) -> None:
-    """Render tables and figures from a store.
-
-    With a grid, given by --spec or as for `run`, what of it has no run is shown as such.
-    """
-    from pathlib import Path
-
-    from xmbench.report import NEEDED, READ, REPORTS, NothingToReport, metrics_of, render
-    from xmbench.store import Store, mark_stale, where_rows
-
-    source, kinds = Store(store), only.split(",") if only else list(REPORTS)
-    if unknown := set(kinds) - set(REPORTS):
-        raise click.BadParameter(f"must be of {', '.join(REPORTS)}, got {', '.join(sorted(unknown))}", param_hint="--only")
-    if grid["spec_name"] or grid["methods"]:
-        rows = where_rows(_with_planned(source.rows(), spec_of(**grid)), where)
-    else:
-        rows = source.rows(READ, where, NEEDED, metrics=metrics_of(kinds), coded=True)
-    try:
-        files = render(source, Path(out), where=mark_stale(rows), kinds=kinds)
-    except NothingToReport as error:
-        raise Stop(str(error), NOTHING) from None
-    for file in files:
-        click.echo(file)
-
-
-def _with_planned(rows: "pd.DataFrame", spec: "Spec") -> "pd.DataFrame":
-    """The rows, and one of status "no run", or with its reason, for each run of the spec that is not among them."""
-    import pandas as pd
-
-    from xmbench.plan import plan as make_plan
-    from xmbench.run import failure_row
-
-    known = set(rows["run_id"])
-    missing = [cell for cell in make_plan(spec, rows=rows) if cell.run.run_id not in known and not cell.run.trial]
-    statuses = ["no run" if cell.status in ("ready", "waiting") else cell.status for cell in missing]
-    planned = [failure_row(cell, status, cell.reason) for cell, status in zip(missing, statuses, strict=True)]
-    return pd.concat([rows, pd.DataFrame(planned, columns=rows.columns)], ignore_index=True) if planned else rows
-
-
-@cli.command()
 @click.option(
     "--against", required=True, type=click.Path(exists=True, dir_okay=True), help="Reference: a parquet file or a store."
 )
@@ -152,10 +123,10 @@ def _with_planned(rows: "pd.DataFrame", spec: "Spec") -> "pd.DataFrame":
 @FORMAT
 def check(against: str, jobs: int, form: str) -> None:
     """Run a reference's runs again and compare: exit 0 same, 4 regression, 6 nothing measured."""
-    from xmbench.check import check as compare
+    from xmbench.check import check as run_again
     from xmbench.store import Store
 
-    table = compare(Store(against).rows(), jobs=jobs)
+    table = run_again(Store(against).rows(), jobs=jobs)
     bad = table[table["problem"] != ""]
     if bool(table["value"].isna().all()):
         raise Stop(f"nothing in {against} could be measured: it must hold finished runs with MAP", NOTHING)
