@@ -1,8 +1,10 @@
 """What all tests share: one thread, no display, the project's data where they lie beside it, and small splits."""
 
+import json
 import os
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,6 +60,39 @@ def pytest_collection_modifyitems(items):
         name = getattr(item, "callspec", None) and item.callspec.params.get("name")
         if name in SLOW.get(item.path.name, ()):
             item.add_marker("slow")
+
+
+class Called(NamedTuple):
+    """A command that has ended: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def xmbench(monkeypatch, capsys, tmp_path):
+    """Call the entry point as the shell would, in a folder of its own."""
+    from xmbench import cli, registry
+
+    monkeypatch.chdir(tmp_path)
+    before = dict(registry._METHODS)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["xmbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        return Called(left.value.code, *capsys.readouterr())
+
+    yield call
+    torch.set_num_threads(1)
+    for name, cls in list(registry._METHODS.items()):
+        if name not in before and not cls.__module__.startswith("baselines."):
+            del registry._METHODS[name]
 
 
 @pytest.fixture

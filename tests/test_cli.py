@@ -16,11 +16,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from conftest import ROOT
 
 import xmbench as xb
-from xmbench import cli
 from xmbench.datasets import dataset_card
 from xmbench.plan import cached_dataset
 from xmbench.registry import _METHODS
@@ -29,34 +27,6 @@ from xmbench.store import COLUMNS, Store
 TINY = [f"--set=synthetic.{part}={n}" for part, n in {"train": 60, "valid": 30, "test": 30}.items()]
 RUN = ["run", "--dataset", "synthetic", "--jobs", "1", *TINY]
 SMALL_MRL = [f"--set=mrl.{name}={value}" for name, value in {"hidden": 16, "dim": 16, "epochs": 2}.items()]
-
-
-@dataclass
-class Called:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def rows(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def xmbench(monkeypatch, capsys, tmp_path):
-    """Call the entry point as the shell would, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xmbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Called(left.value.code, *capsys.readouterr())
-
-    yield call
-    torch.set_num_threads(1)
 
 
 @pytest.fixture
@@ -192,7 +162,7 @@ def test_settings_of_the_command_line_stand_above_those_of_a_dataset_in_the_spec
         'methods = ["cca"]\ndatasets = ["synthetic"]\nseeds = 1\n[noise]\nrates = [0]\n[dataset.synthetic.set]\n"cca.dim" = 3\n'
     )
     plan = ["plan", "--spec", "mine.toml", *TINY, "--format", "json"]
-    ids = [xmbench(*plan, *(f"--set=cca.dim={n}" for n in given)).rows[0]["run_id"] for given in ([], [3], [4], [4, 5])]
+    ids = [xmbench(*plan, *(f"--set=cca.dim={n}" for n in given)).json[0]["run_id"] for given in ([], [3], [4], [4, 5])]
     assert len({ids[0], *ids[2:]}) == 3
     assert ids[1] == ids[0]
 
@@ -211,7 +181,7 @@ def test_stale_built_in_methods_are_run_again_on_request(xmbench, monkeypatch):
 def test_plan_prints_every_cell_and_its_state(xmbench):
     xmbench(*RUN, "--methods", "cca", "--rates", "0", "--seeds", "1")
     grid = ["--dataset", "synthetic", *TINY, "--rates", "0,0.4", "--seeds", "1", "--format", "json"]
-    rows = xmbench("plan", "--methods", "cca,mcca,ce", *grid).rows
+    rows = xmbench("plan", "--methods", "cca,mcca,ce", *grid).json
     assert {(row["method"], row["noise"]): row["state"] for row in rows} == {
         ("cca", "symmetric@0"): "done",
         ("cca", "symmetric@0.4"): "to do",
@@ -220,7 +190,7 @@ def test_plan_prints_every_cell_and_its_state(xmbench):
         ("ce", "symmetric@0"): "to do",
         ("ce", "symmetric@0.4"): "to do",
     }
-    (row,) = xmbench("plan", "--methods", "cca", *grid, "--set", "synthetic.modalities=3", "--rates", "0").rows
+    (row,) = xmbench("plan", "--methods", "cca", *grid, "--set", "synthetic.modalities=3", "--rates", "0").json
     assert (row["state"], row["reason"]) == ("not_applicable", "cca takes at most 2 modalities, synthetic has 3")
     assert "cca takes at most 2 modalities" in xmbench("plan", "--methods=cca", *grid[:-2], "--set=synthetic.modalities=3").out
 
@@ -252,12 +222,12 @@ PLAN = ["plan", "--methods", "cca", "--dataset", "synthetic", "--format", "json"
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", [0, 1, 2]), ("1", [0]), ("0,1,5", [0, 1, 5]), ("5,", [5]), ("2, 1", [2, 1])])
 def test_seeds_are_a_count_or_a_list(xmbench, text, seeds):
-    rows = xmbench(*PLAN, "--rates", "0", "--seeds", text).rows
+    rows = xmbench(*PLAN, "--rates", "0", "--seeds", text).json
     assert [row["seed"] for row in rows] == seeds
 
 
 def test_without_options_a_run_has_the_rates_and_seeds_of_the_manual(xmbench):
-    rows = xmbench(*PLAN).rows
+    rows = xmbench(*PLAN).json
     cells = [(seed, f"symmetric@{rate}", "default") for seed in range(3) for rate in ("0", "0.2", "0.4", "0.6", "0.8")]
     assert [(row["seed"], row["noise"], row["protocol"]) for row in rows] == cells
 
@@ -343,11 +313,11 @@ LISTED = {
 def test_list_and_info_know_the_same_names_in_every_format(xmbench, kind):
     as_json, as_csv, as_table = (xmbench("list", kind, "--format", form) for form in ("json", "csv", "table"))
     assert LISTED[kind] <= {row["name"] for row in as_json.rows}
-    assert [row["name"] for row in csv.DictReader(io.StringIO(as_csv.out))] == [row["name"] for row in as_json.rows]
+    assert [row["name"] for row in csv.DictReader(io.StringIO(as_csv.out))] == [row["name"] for row in as_json.json]
     assert all(re.search(rf"^ {re.escape(name)} ", as_table.out, re.MULTILINE) for name in LISTED[kind])
     assert [done.err for done in (as_json, as_csv, as_table)] == ["", "", ""]
     for name in sorted(LISTED[kind]):
-        facts = xmbench("info", name, "--format", "json").rows
+        facts = xmbench("info", name, "--format", "json").json
         assert facts["name"] == name
         assert facts["kind"].startswith({"methods": "method", "noise": "noise"}.get(kind, kind.removesuffix("s")))
     told = xmbench("info", name)
@@ -360,7 +330,7 @@ def test_list_and_info_know_the_same_names_in_every_format(xmbench, kind):
 def test_list_says_which_datasets_are_here(xmbench, monkeypatch, tmp_path):
     monkeypatch.setenv("XMBENCH_DATA", str(tmp_path))
     monkeypatch.setattr("xmbench.datasets._files.cache_root", lambda: tmp_path)
-    rows = xmbench("list", "datasets", "--format", "json").rows
+    rows = xmbench("list", "datasets", "--format", "json").json
     assert {row["name"]: row["here"] for row in rows if row["name"] in LISTED["datasets"]} == {
         "openmoji": "ready",
         "synthetic": "ready",
@@ -370,7 +340,7 @@ def test_list_says_which_datasets_are_here(xmbench, monkeypatch, tmp_path):
 
 
 def test_info_of_a_method_and_a_dataset_shows_parameters_with_defaults(xmbench):
-    assert xmbench("info", "mrl", "--format", "json").rows["parameters"]["beta"] == 0.7
+    assert xmbench("info", "mrl", "--format", "json").json["parameters"]["beta"] == 0.7
     assert "[default: lda]" in xmbench("info", "wikipedia").out
 
 
@@ -387,16 +357,16 @@ def test_results_print_every_column_and_nothing_else(filled):
     as_json, as_csv = (filled("results", "--format", form) for form in ("json", "csv"))
     assert (as_json.code, as_json.err, as_csv.err) == (0, "", "")
     rows = list(csv.DictReader(io.StringIO(as_csv.out)))
-    assert list(rows[0]) == list(as_json.rows[0]) == list(COLUMNS)
-    assert len(rows) == len(as_json.rows) == len(xb.load_results())
-    assert as_json.rows[0]["fold"] is None
+    assert list(rows[0]) == list(as_json.json[0]) == list(COLUMNS)
+    assert len(rows) == len(as_json.json) == len(xb.load_results())
+    assert as_json.json[0]["fold"] is None
     table = filled("results", "--where", "metric == 'map' and direction == 'mean' and split == 'test' and selection == 'last'")
     assert table.err == f"4 rows; {len(COLUMNS) - 12} more columns with --format csv or json\n"
     assert len(re.findall(r"^ synthetic ", table.out, re.MULTILINE)) == 4
 
 
 def test_where_chooses_rows(filled):
-    rows = filled("results", "--where", "method in ['pls'] and noise_rate > 0", "--format", "json").rows
+    rows = filled("results", "--where", "method in ['pls'] and noise_rate > 0", "--format", "json").json
     assert {(row["method"], row["noise_rate"]) for row in rows} == {("pls", 0.4)}
 
 
@@ -685,7 +655,7 @@ def test_several_schemes_meet_every_rate_and_share_rate_0(xmbench):
     clean, moved, joined = (cca[name] for name in ("symmetric", "caption_shuffle", "symmetric+caption_shuffle@0.6"))
     assert clean["map at 0"] == clean["map at 0.6"] == moved["map at 0"] > moved["map at 0.6"]
     assert joined["map at 0"] == joined["map at 0.6"] == moved["map at 0.6"]
-    planned = xmbench("plan", *command[1:], "--rates", "0.4", "--seeds", "1", "--format", "json").rows
+    planned = xmbench("plan", *command[1:], "--rates", "0.4", "--seeds", "1", "--format", "json").json
     assert planned[-1]["noise"] == "symmetric@0.4+caption_shuffle@0.6"
 
 
@@ -710,7 +680,7 @@ def test_a_failing_method_is_3_and_the_others_are_kept(xmbench, broken):
     again = xmbench(*command)
     assert again.code == 3
     assert again.err.startswith("2 runs: 1 done, 0 not applicable, 1 to do")
-    failed = xmbench("results", "--where", "status == 'failed'", "--format", "json").rows
+    failed = xmbench("results", "--where", "status == 'failed'", "--format", "json").json
     assert "Traceback" in failed[0]["error"]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from test_cli import xmbench  # noqa: F401, a fixture
 
 from xmbench.report.files import Context
 from xmbench.report.groups import READ, Reader, group_rows
@@ -72,8 +71,8 @@ def groups_of(store):
     return group_rows(Store(store).rows(READ))
 
 
-def test_compare_prints_the_paired_difference_of_both_directions(xmbench, store):  # noqa: F811
-    rows = pd.DataFrame(xmbench("compare", "mrl", "ce", "--store", store, "--format", "json").rows)
+def test_compare_prints_the_paired_difference_of_both_directions(xmbench, store):
+    rows = pd.DataFrame(xmbench("compare", "mrl", "ce", "--store", store, "--format", "json").json)
     assert rows["noise_rate"].tolist() == [0.0, 0.4]
     of = {(method, rate): np.mean([[sum(both(level, seed + add).values()) / 2] for seed in (0, 1)], axis=(0, 1))
           for method, rate, level, add in (("mrl", 0.0, 0.3, 0), ("mrl", 0.4, 0.1, 0), ("ce", 0.0, 0.1, 10))}  # fmt: skip
@@ -88,11 +87,11 @@ def test_compare_prints_the_paired_difference_of_both_directions(xmbench, store)
     assert rows["superiority"][0] > 0.95
 
 
-def test_from_five_seeds_on_training_is_included(xmbench, tmp_path):  # noqa: F811
+def test_from_five_seeds_on_training_is_included(xmbench, tmp_path):
     for seed in range(5):
         write_run(tmp_path / "s", "mrl", both(0.3, seed), 0.0, seed)
         write_run(tmp_path / "s", "ce", both(0.1, seed + 10), 0.0, seed)
-    (row,) = xmbench("compare", "mrl", "ce", "--store", tmp_path / "s", "--format", "json").rows
+    (row,) = xmbench("compare", "mrl", "ce", "--store", tmp_path / "s", "--format", "json").json
     assert (row["n_seeds"], row["note"], row["interval_over"]) == (5, "", "queries and seeds")
     assert row["test"] == "t test over queries and seeds"
     printed = xmbench("compare", "mrl", "ce", "--store", tmp_path / "s")
@@ -100,19 +99,19 @@ def test_from_five_seeds_on_training_is_included(xmbench, tmp_path):  # noqa: F8
     assert "dataset wikipedia" in printed.err
 
 
-def test_seeds_that_one_method_lacks_are_left_out_and_said(xmbench, store):  # noqa: F811
+def test_seeds_that_one_method_lacks_are_left_out_and_said(xmbench, store):
     write_run(store, "mrl", both(0.9, 7), 0.0, 7)
-    row = xmbench("compare", "mrl", "ce", "--store", store, "--rate", "0", "--format", "json").rows[0]
+    row = xmbench("compare", "mrl", "ce", "--store", store, "--rate", "0", "--format", "json").json[0]
     assert row["n_seeds"] == 2 and row["mean_a"] < 0.7
     assert row["note"].endswith("seeds that both have, with values per query, out of 3 of mrl, 2 of ce")
 
 
-def test_lower_ranks_are_better(xmbench, tmp_path):  # noqa: F811
+def test_lower_ranks_are_better(xmbench, tmp_path):
     for method, rank in (("mrl", 2), ("ce", 5)):
         ranks = {direction: rank + np.arange(20, dtype=np.float32) % 3 for direction in ("image2text", "text2image")}
         write_run(tmp_path / "s", method, ranks, metric="meanr")
         write_run(tmp_path / "s", method, both(0.1, 0), seed=1)  # a MAP, by which the group is found
-    (row,) = xmbench("compare", "mrl", "ce", "--store", tmp_path / "s", "--metric", "meanr", "--format", "json").rows
+    (row,) = xmbench("compare", "mrl", "ce", "--store", tmp_path / "s", "--metric", "meanr", "--format", "json").json
     assert (row["difference"], row["superiority"]) == (-3, 1)
 
 
@@ -154,7 +153,7 @@ def test_captions_belong_to_their_image_in_a_single_direction_too(tmp_path):
         (["mrl", "sm"], 2, "sm occurs with several settings on wikipedia: name one of 'sm (beta=1)', 'sm (beta=2)'"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(xmbench, store, arguments, code, message):  # noqa: F811
+def test_what_cannot_be_compared_is_refused(xmbench, store, arguments, code, message):
     write_run(store, "dscmr", both(0.1, 3), protocol="noisy_valid")
     write_run(store, "sm", both(0.1, 4), seed=0, params='{"beta": 1}')
     write_run(store, "sm", both(0.1, 5), seed=1, params='{"beta": 2}')
@@ -163,7 +162,7 @@ def test_what_cannot_be_compared_is_refused(xmbench, store, arguments, code, mes
     assert message in called.err and "Traceback" not in called.err
 
 
-def test_an_empty_store_has_nothing_to_compare(xmbench, tmp_path):  # noqa: F811
+def test_an_empty_store_has_nothing_to_compare(xmbench, tmp_path):
     called = xmbench("compare", "mrl", "ce", "--store", tmp_path / "none")
     assert called.code == 6 and "no finished run" in called.err
 
@@ -251,7 +250,7 @@ def test_bars_of_the_diagram_join_what_the_critical_difference_does_not_separate
     assert not_separable(np.array([1.0, 1.2, 1.4]), 1.5) == [(0, 2)]
 
 
-def test_compare_reads_its_csv_back(xmbench, store, tmp_path):  # noqa: F811
+def test_compare_reads_its_csv_back(xmbench, store, tmp_path):
     csv, js = (xmbench("compare", "mrl", "ce", "--store", store, "--format", form).out for form in ("csv", "json"))
     (tmp_path / "a.csv").write_text(csv)
     frame = pd.read_csv(tmp_path / "a.csv")

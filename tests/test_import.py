@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from test_cli import xmbench  # noqa: F401 the fixture
 
 from xmbench import datasets, load_dataset, load_results
 from xmbench.datasets import _imported, synthetic
@@ -246,7 +245,7 @@ def test_captions_in_every_layout_belong_to_their_images(layout):
         assert [len(part.pairs) for part in data.splits().values()] == [6, 2, 2]
 
 
-def test_images_and_captions_alone_wait_for_features(xmbench, capsys):  # noqa: F811
+def test_images_and_captions_alone_wait_for_features(xmbench, capsys):
     for i in range(5):
         picture(f"pics/im{i}.png", 40 * i)
     facts = imported(images="pics", captions=[caption_file("coco")])
@@ -323,7 +322,7 @@ def words_of(numbers, vocabulary):
 
 @pytest.mark.filterwarnings("ignore:.*unknown words")
 @pytest.mark.parametrize("methods", ["ce,cca", "vse,pls"])
-def test_runs_equal_those_on_the_same_arrays_as_a_plug_in(xmbench, monkeypatch, methods):  # noqa: F811
+def test_runs_equal_those_on_the_same_arrays_as_a_plug_in(xmbench, monkeypatch, methods):
     """Of ce and cca, rows with labels that belong together; of vse and pls, regions and words, two captions per image."""
     k, labelled = (1, True) if methods == "ce,cca" else (2, False)
     n = N if labelled else 10
@@ -369,12 +368,12 @@ def test_runs_equal_those_on_the_same_arrays_as_a_plug_in(xmbench, monkeypatch, 
     pd.testing.assert_series_equal(found, expected, check_exact=True)
 
 
-def test_it_is_listed_described_twinned_corrupted_and_removed(xmbench):  # noqa: F811
+def test_it_is_listed_described_twinned_corrupted_and_removed(xmbench):
     imported(labels=["labels.csv"])
-    assert "mine" in [row["name"] for row in xmbench("list", "datasets", "--format", "json").rows]
-    assert xmbench("info", "mine", "--format", "json").rows["sizes"] == {"train": 40, "valid": 8, "test": 12}
-    assert xmbench("data", "info", "mine", "--format", "json").rows["import"]["files"] == ["img.npy", "txt.npy", "labels.csv"]
-    assert [row["state"] for row in xmbench("data", "list", "--format", "json").rows] == ["ready"]
+    assert "mine" in [row["name"] for row in xmbench("list", "datasets", "--format", "json").json]
+    assert xmbench("info", "mine", "--format", "json").json["sizes"] == {"train": 40, "valid": 8, "test": 12}
+    assert xmbench("data", "info", "mine", "--format", "json").json["import"]["files"] == ["img.npy", "txt.npy", "labels.csv"]
+    assert [row["state"] for row in xmbench("data", "list", "--format", "json").json] == ["ready"]
     assert xmbench("noise", "make", "n.json", "--dataset", "mine", "--rate", "0.5").code == 0
     assert load_dataset("synthetic_mine").train.n_classes == 3
     assert xmbench("data", "remove", "mine").code == 0
@@ -394,7 +393,7 @@ def test_other_files_under_the_same_name_are_another_version():
         load_dataset("mine", **first)
 
 
-def test_verify_finds_one_changed_byte_and_loading_a_missing_one(xmbench):  # noqa: F811
+def test_verify_finds_one_changed_byte_and_loading_a_missing_one(xmbench):
     imported(labels=["labels.csv"])
     path = Path("data/mine/text.vectors.npy")
     content = bytearray(path.read_bytes())
@@ -402,13 +401,13 @@ def test_verify_finds_one_changed_byte_and_loading_a_missing_one(xmbench):  # no
     content[-1] ^= 1
     path.write_bytes(content)
     done = xmbench("data", "verify", "mine", "--format", "json")
-    assert (done.code, done.rows["text.vectors.npy"]) == (5, "another content than was imported")
+    assert (done.code, done.json["text.vectors.npy"]) == (5, "another content than was imported")
     path.write_bytes(content[:-1])
     with pytest.raises(DataError, match=r"text\.vectors\.npy: must have \d+,?\d* bytes, got"):
         load_dataset("mine")
 
 
-def test_a_damaged_card_harms_no_other_dataset(xmbench):  # noqa: F811
+def test_a_damaged_card_harms_no_other_dataset(xmbench):
     imported(labels=["labels.csv"])
     Path("data/broken").mkdir()
     Path("data/broken/card.toml").write_text("layout = ")

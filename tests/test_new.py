@@ -7,28 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from conftest import ROOT
 
-from xmbench import cli, registry
 from xmbench.scaffold import write_method
-
-
-@pytest.fixture
-def xmbench(monkeypatch, capsys, tmp_path):
-    """Call the entry point in a folder of its own: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xmbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return left.value.code, *capsys.readouterr()
-
-    yield call
-    torch.set_num_threads(1)
-    for name in [name for name, cls in registry._METHODS.items() if not cls.__module__.startswith("baselines.")]:
-        del registry._METHODS[name]
 
 
 def call(*command, cwd):

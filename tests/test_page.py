@@ -18,8 +18,6 @@ from xmbench.report.page_arrays import GroupArrays, RunArrays, class_means
 from xmbench.report.page_plot import looks_of
 from xmbench.report.page_text import embedded, plain
 
-pytestmark = pytest.mark.slow
-
 EVIL = "<script>alert(1)</script>"
 METHODS = {"ce": 0.50, "mrl": 0.62, EVIL: 0.41, "mcca": 0.3}
 RATES = (0.0, 0.2, 0.6)
@@ -232,6 +230,7 @@ def slide(page, to):
         page.keyboard.press("ArrowRight")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("place", "rate"), [*enumerate(RATES)])
 def test_slider_by_keyboard_shows_the_numbers_of_its_rate(page, store, place, rate):
     slide(page, place)
@@ -241,12 +240,14 @@ def test_slider_by_keyboard_shows_the_numbers_of_its_rate(page, store, place, ra
     assert f"noise rate {rate:g}, best epoch on validation; best: {best} with MAP {value}" in page.inner_text("#status")
 
 
+@pytest.mark.slow
 def test_last_epoch_is_another_number(page, store):
     page.get_by_role("radio", name="Last").check()
     assert board_of(page) == expected(store, 0.0, "last")
     assert board_of(page) != expected(store, 0.0)
 
 
+@pytest.mark.slow
 def test_sorting_by_a_column_head_with_the_keyboard(page, store):
     page.locator("#board thead th [role=button]").nth(0).focus()
     page.keyboard.press("Enter")
@@ -260,11 +261,15 @@ def test_sorting_by_a_column_head_with_the_keyboard(page, store):
         assert values == sorted(values, reverse=descending)
 
 
+@pytest.mark.slow
 def test_what_the_filter_leaves_is_in_table_and_plots(page):
     page.locator("#leaderboard input[type=search]").fill("mc")
     assert [label for label, _ in board_of(page)] == ["mcca"]
     names = "() => document.getElementById('pr-plot').data.map((trace) => trace.name)"
     page.wait_for_function(f"() => ({names})().every((name) => name === 'mcca')")
+    page.locator("#leaderboard input[type=search]").fill("no such method")
+    page.wait_for_selector("#pr-empty:not([hidden])")
+    assert page.inner_text("#pr-empty") == "None of the methods shown has this at this noise rate."
     page.locator("#leaderboard input[type=search]").fill("<script")
     assert [label for label, _ in board_of(page)] == [EVIL]
 
@@ -275,6 +280,7 @@ def traces(page, name):
     return {(name, axis): y for name, axis, y in page.evaluate(script, f"{name}-plot")}
 
 
+@pytest.mark.slow
 def test_plots_follow_the_slider(page, store):
     slide(page, 2)
     page.wait_for_function("() => document.getElementById('pr-plot').data[0].meta.rate === 2")
@@ -287,6 +293,7 @@ def test_plots_follow_the_slider(page, store):
     assert noise == pytest.approx([np.mean([value_of("mrl", rate, seed) + 0.1 for seed in (0, 1)]) for rate in RATES])
 
 
+@pytest.mark.slow
 def test_classes_are_those_of_the_queries(page, store):
     slide(page, 1)
     page.wait_for_function("() => document.getElementById('classes-plot').data[0].meta.rate === 1")
@@ -298,6 +305,7 @@ def test_classes_are_those_of_the_queries(page, store):
     assert rows["mrl"] == pytest.approx(naive, abs=6e-4)
 
 
+@pytest.mark.slow
 def test_tsne_is_coloured_by_class_or_by_modality(page):
     assert {name for name, _ in traces(page, "tsne")} == {"art", plain(CLASSES[1]), "sport"}
     page.get_by_role("radio", name="Modality").check()
@@ -306,6 +314,7 @@ def test_tsne_is_coloured_by_class_or_by_modality(page):
     assert page.locator("#tsne-plot .legendtext").all_text_contents() == ["image", "text"]
 
 
+@pytest.mark.slow
 def test_a_name_that_is_a_script_stays_text_everywhere(page):
     assert EVIL in [label for label, _ in board_of(page)]
     assert EVIL in page.locator("#noise-plot .legendtext").all_text_contents()
@@ -323,6 +332,7 @@ def test_a_name_that_is_a_script_stays_text_everywhere(page):
     assert page.locator("script").count() == 4 and page.locator("main script").count() == 0
 
 
+@pytest.mark.slow
 def test_data_tables_hold_what_the_plot_shows(page):
     page.locator("#noise-details summary").click()
     assert "12" not in page.locator("#noise-data thead").inner_text()
@@ -331,6 +341,7 @@ def test_data_tables_hold_what_the_plot_shows(page):
     assert n_rows == 10 and "of 36 entries" in info  # four methods, three directions, three rates
 
 
+@pytest.mark.slow
 def test_details_of_a_failed_run_say_why(page):
     page.locator("#runs input[type=search]").fill("failed")
     page.locator("#runs button.open").focus()
@@ -340,6 +351,7 @@ def test_details_of_a_failed_run_say_why(page):
     assert page.locator("#runs button.open").get_attribute("aria-expanded") == "true"
 
 
+@pytest.mark.slow
 def test_scorecard_counts_verdicts_and_shows_what_was_compared_first(page):
     assert "Of 3 published numbers: not attempted 2, matches 1." in page.locator("#scorecard .note").inner_text()
     rows = page.locator("#scorecard-table tbody tr").all()
@@ -348,12 +360,14 @@ def test_scorecard_counts_verdicts_and_shows_what_was_compared_first(page):
     assert [row[1] for row in cells] == [EVIL, "deep-SM"]
 
 
+@pytest.mark.slow
 def test_remarks_tell_of_missing_seeds(page):
     slide(page, 2)
     row = page.locator("#board tbody tr", has=page.get_by_text("ce", exact=True))
     assert row.locator(".badge").all_inner_texts() == ["1 of 2 seeds", "failed 1"]
 
 
+@pytest.mark.slow
 def test_dark_follows_the_system_and_the_switch(browser, file):
     background = "() => getComputedStyle(document.body).backgroundColor"
     ink = "() => document.getElementById('noise-plot').layout.template.layout.font.color"
@@ -364,11 +378,13 @@ def test_dark_follows_the_system_and_the_switch(browser, file):
         assert dark == ("rgb(13, 17, 23)", "#e6edf3") and light == ("rgb(255, 255, 255)", "#1b1f24")
 
 
+@pytest.mark.slow
 def test_narrow_page_is_no_wider_than_the_screen(browser, file):
     with Tab(browser, file, viewport={"width": 400, "height": 800}) as page:
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 400
 
 
+@pytest.mark.slow
 def test_everything_has_a_name(page):
     for plot in page.locator("[role=img]").all():
         assert len(plot.get_attribute("aria-label")) > 30
@@ -384,6 +400,7 @@ def test_everything_has_a_name(page):
     assert page.locator("#status").get_attribute("role") == "status"  # what the slider changes is read out
 
 
+@pytest.mark.slow
 def test_tab_reaches_the_slider_and_the_table(page):
     reached = []
     page.locator(".skip").focus()
@@ -395,6 +412,7 @@ def test_tab_reaches_the_slider_and_the_table(page):
     assert {"theme", "group", "rate", "Method"} <= set(reached)
 
 
+@pytest.mark.slow
 def test_copied_bibtex_is_that_of_the_methods_shown(page):
     text = page.locator("#bibtex").inner_text()
     assert text.split() == bibtex(["xmbench", "wikipedia", *METHODS]).split()
@@ -402,6 +420,7 @@ def test_copied_bibtex_is_that_of_the_methods_shown(page):
     page.wait_for_function("() => document.getElementById('status').textContent === 'BibTeX copied.'")
 
 
+@pytest.mark.slow
 def test_groups_have_tables_of_their_own(browser, tmp_path):
     """A second data set, of pairs alone and without arrays: recalls and rSum, and a sentence instead of curves."""
     facts = [run("vse", 0.2, seed, dataset="flickr8k", noise_scheme="caption_shuffle") for seed in (0, 1)]
@@ -429,6 +448,10 @@ def test_only_hashed_scripts_may_run(file):
     (policy,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]+)">', text)
     assert "default-src 'none'" in policy and "unsafe-inline" not in policy.split("style-src")[0] and "http" not in policy
     assert not re.search(r'(src|href)="(?!#|data:)', re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL))
+
+
+def test_libraries_leave_room_for_a_thousand_runs(file):
+    assert file.stat().st_size < 6e6  # of the eight million bytes that the page may have
 
 
 def test_embedded_text_ends_no_script():

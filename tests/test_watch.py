@@ -8,12 +8,11 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 
 import pytest
 from conftest import ROOT
 
-from xmbench import cli, watching
+from xmbench import watching
 from xmbench.compact import compact
 from xmbench.live import claim, is_held, say, write_state
 from xmbench.plan import plan
@@ -50,33 +49,6 @@ class Patient(Method):
 DATA = (("synthetic", "train", 60), ("synthetic", "valid", 30), ("synthetic", "test", 30))
 SETTINGS = [f"--set={owner}.{part}={n}" for owner, part, n in DATA]
 A, B, C = "a" * 16, "a" * 8 + "b" * 8, "c" * 16
-
-
-@dataclass
-class Called:
-    """A command that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def xmbench(monkeypatch, capsys, tmp_path):
-    """Call the entry point as the shell would, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["xmbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        return Called(left.value.code, *capsys.readouterr())
-
-    return call
 
 
 def until(true, seconds=120):
