@@ -13,6 +13,11 @@
     xmbench report --store results/reference/flickr8k/noisy_correspondence.parquet --out reports/reference/flickr8k \
         --spec lnc_table1_flickr8k
 
+    xmbench run --spec lnc_table8_flickr8k --store results/table8
+    python scripts/make_reference.py results/table8 results/reference/flickr8k_table8 --name ablation --embeddings none
+    xmbench report --store results/reference/flickr8k_table8/ablation.parquet --out reports/reference/flickr8k_table8 \
+        --spec lnc_table8_flickr8k
+
 To go on with a reference that lacks runs, copy its parquet and npz files into the store first: `run` then does only
 what is missing.
 
