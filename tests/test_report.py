@@ -130,7 +130,7 @@ GOLDEN_SOURCE = (
     "listed in provenance.csv."
 )
 GOLDEN_TEX = r"""% <source>
-% Compiles with pdflatex. To use it in a paper, take the table or a tabular; needs booktabs (longtable, or graphicx for \resizebox).
+% Compiles with pdflatex. To use it in a paper, take the table or a tabular; needs booktabs (and graphicx for \resizebox).
 \documentclass[10pt]{article}
 \usepackage[paperwidth=297mm,paperheight=210mm,margin=12mm]{geometry}
 \usepackage{booktabs,graphicx}
