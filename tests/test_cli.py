@@ -88,7 +88,7 @@ def test_run_counts_first_and_ends_with_the_table_and_the_report_command(xmbench
 @pytest.mark.parametrize("form", ["json", "csv"])
 def test_the_summary_can_be_read_by_a_program(xmbench, form):
     done = xmbench(*RUN, "--methods", "cca,pls", "--rates", "0.4", "--seeds", "1", "--format", form)
-    rows = done.rows if form == "json" else list(csv.DictReader(io.StringIO(done.out)))
+    rows = done.json if form == "json" else list(csv.DictReader(io.StringIO(done.out)))
     assert {row["method"]: int(row["seeds"]) for row in rows} == {"cca": 1, "pls": 1}
     assert all(0 < float(row["map at 0.4"]) < 1 for row in rows)
 
@@ -202,7 +202,7 @@ def test_under_a_table_of_the_plan_stands_every_reason_once(xmbench):
     assert table.splitlines()[-2:] == reasons
     for i, name in enumerate(("cca", "pls"), 1):
         assert len(re.findall(rf" {name} .* not_applicable +\({i}\) *$", table, re.MULTILINE)) == 10
-    assert {row["reason"] for row in xmbench(*grid, "--format", "json").rows} == {reason[4:] for reason in reasons}
+    assert {row["reason"] for row in xmbench(*grid, "--format", "json").json} == {reason[4:] for reason in reasons}
 
 
 def test_a_run_says_once_why_cells_cannot_run(xmbench):
@@ -312,7 +312,7 @@ LISTED = {
 @pytest.mark.parametrize("kind", LISTED)
 def test_list_and_info_know_the_same_names_in_every_format(xmbench, kind):
     as_json, as_csv, as_table = (xmbench("list", kind, "--format", form) for form in ("json", "csv", "table"))
-    assert LISTED[kind] <= {row["name"] for row in as_json.rows}
+    assert LISTED[kind] <= {row["name"] for row in as_json.json}
     assert [row["name"] for row in csv.DictReader(io.StringIO(as_csv.out))] == [row["name"] for row in as_json.json]
     assert all(re.search(rf"^ {re.escape(name)} ", as_table.out, re.MULTILINE) for name in LISTED[kind])
     assert [done.err for done in (as_json, as_csv, as_table)] == ["", "", ""]
@@ -572,7 +572,7 @@ def test_noise_is_made_looked_at_and_run_on(xmbench):
     assert float(made["realised rate"]) == int(made["captions with a wrong image"]) / 180 == pytest.approx(0.4, abs=0.04)
     assert float(made["nominal rate, about"]) == pytest.approx(0.4, abs=0.03)
     looked = xmbench("noise", "info", "noise_0.4", *SEVERAL, "--format", "json")
-    assert {key: str(value) for key, value in looked.rows.items()} == {k: made[k] for k in list(made)[3:]}
+    assert {key: str(value) for key, value in looked.json.items()} == {k: made[k] for k in list(made)[3:]}
     run = ["run", "--methods", "cca", *SEVERAL, "--jobs", "1", "--seeds", "3,", "--rates", "0.4", "--noise"]
     done = xmbench(*run, "file,caption_shuffle", "--set", "noise.path=noise_0.4", "--format", "json")
     assert done.code == 0, done.err
@@ -651,7 +651,7 @@ def test_several_schemes_meet_every_rate_and_share_rate_0(xmbench):
     done = xmbench(*command, "--rates", "0,0.6", "--seeds", "1", "--format", "json")
     assert done.code == 0, done.err
     assert "12 runs: 0 done, 0 not applicable, 12 to do, of which 8 share the fit of another" in done.err
-    cca = {row["noise_scheme"]: row for row in done.rows if row["method"] == "cca"}
+    cca = {row["noise_scheme"]: row for row in done.json if row["method"] == "cca"}
     clean, moved, joined = (cca[name] for name in ("symmetric", "caption_shuffle", "symmetric+caption_shuffle@0.6"))
     assert clean["map at 0"] == clean["map at 0.6"] == moved["map at 0"] > moved["map at 0.6"]
     assert joined["map at 0"] == joined["map at 0.6"] == moved["map at 0.6"]

@@ -209,9 +209,10 @@ def page(tab):
 
 def board_of(page):
     """The leaderboard's first column and MAP of image to text, as shown."""
-    rows = page.locator("#board tbody tr")
-    cells = [rows.nth(i).locator("td") for i in range(rows.count())]
-    return [(row.nth(0).inner_text(), row.nth(1).inner_text().split(" ")[0]) for row in cells]
+    script = (
+        "() => [...document.querySelectorAll('#board tbody tr')].map((row) => [...row.cells].map((cell) => cell.innerText))"
+    )
+    return [(cells[0], cells[1].split(" ")[0]) for cells in page.evaluate(script)]
 
 
 def expected(store, rate, selection="best_valid", direction="image2text"):
@@ -249,16 +250,16 @@ def test_last_epoch_is_another_number(page, store):
 
 @pytest.mark.slow
 def test_sorting_by_a_column_head_with_the_keyboard(page, store):
-    page.locator("#board thead th [role=button]").nth(0).focus()
+    heads = page.locator("#board thead th")
+    heads.nth(0).locator("[role=button]").focus()
     page.keyboard.press("Enter")
-    ascending = sorted(METHODS, key=str.lower)
-    assert [label for label, _ in board_of(page)] == ascending
-    assert page.locator("#board thead th").nth(0).get_attribute("aria-sort") == "ascending"
-    head = page.locator("#board thead th").nth(1)
-    for descending in (True, False):
-        head.click()
+    page.wait_for_selector("#board th:nth-child(1)[aria-sort=ascending]")
+    assert [label for label, _ in board_of(page)] == sorted(METHODS, key=str.lower)
+    for order in ("descending", "ascending"):
+        heads.nth(1).click()
+        page.wait_for_selector(f"#board th:nth-child(2)[aria-sort={order}]")
         values = [float(value) for _, value in board_of(page)]
-        assert values == sorted(values, reverse=descending)
+        assert values == sorted(values, reverse=order == "descending") and len(values) == len(METHODS)
 
 
 @pytest.mark.slow

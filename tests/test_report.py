@@ -167,7 +167,7 @@ chance & 0.100 & 0.100 & 0.100 & 0.100 & 0.100 & 0.100 \\
 \par\smallskip{}\raggedright\scriptsize $\dagger$: stale, the source of the method changed after these runs: mrl\_rc.
 \end{table}
 \end{document}
-"""  # noqa: E501
+"""
 GOLDEN_MD = r"""<caption>
 
 **Image → Text**

@@ -43,6 +43,7 @@ def noise_plot(group: Group, looks: Looks) -> Plot | None:
         columns=["Method", "Panel", "Noise rate", metric],
         defaults={"scatter": [{"mode": "lines+markers", "hovertemplate": hover, "error_y": {"thickness": 1, "width": 3}}]},
         axes=({"tickvals": group.rates}, {"rangemode": "tozero"}),
+        shared={"x": group.rates},
     )
     stats = scores.groupby(["direction", "label", "selection", "noise_rate"])["value"].agg(["mean", "std"]).fillna({"std": 0.0})
     for key, part in stats.groupby(level=[0, 1, 2]):
@@ -50,8 +51,9 @@ def noise_plot(group: Group, looks: Looks) -> Plot | None:
         spread = {"array": all_rounded(part["std"])}
         meta = {"method": looks.place[label], "selection": selection}
         rates = list(part.index.get_level_values("noise_rate"))
+        x = {} if rates == group.rates else {"x": rates}
         y, where = all_rounded(part["mean"]), axis(group.directions.index(direction))
-        plot.traces.append(go.Scatter(x=rates, y=y, error_y=spread, meta=meta, **where))
+        plot.traces.append(go.Scatter(y=y, error_y=spread, meta=meta, **x, **where))
     plot.traces += _guides(group, float((stats["mean"] + stats["std"]).max()))
     return plot
 

@@ -67,7 +67,7 @@ class Plot:
             "shared": self.shared,
             "wide": self._layout(narrow=False),
             "narrow": self._layout(narrow=True),
-            "traces": [trace.to_plotly_json() for trace in self.traces],
+            "traces": [_in_short(trace) for trace in self.traces],
         }
 
     def _layout(self, *, narrow: bool) -> dict[str, Any]:
@@ -94,6 +94,11 @@ class Plot:
             figure.update_layout(legend={"orientation": "h", "y": -0.22 / n_rows, "yanchor": "top", "x": 0})
         layout: dict[str, Any] = figure.to_plotly_json()["layout"]
         return {**layout, "height": self.height * (n if narrow else n_rows)}
+
+
+def _in_short(trace: Any) -> dict[str, Any]:
+    """The trace without its type where that is plotly's default: a page has thousands."""
+    return {name: value for name, value in trace.to_plotly_json().items() if (name, value) != ("type", "scatter")}
 
 
 @dataclass(frozen=True)

@@ -168,11 +168,12 @@ function drawn(traces) {
 
 function showPlot(name, methods) {
   const plot = group().plots[name];
-  byId(`${name}-figure`).hidden = !plot;
-  byId(`${name}-empty`).hidden = Boolean(plot);
-  byId(`${name}-empty`).textContent = group().empty[name];
-  if (!plot) return;
-  const traces = tracesOf(plot, methods);
+  const traces = plot ? tracesOf(plot, methods) : [];
+  const shows = traces.some(({ meta }) => meta?.method !== undefined || meta?.colour !== undefined); // more than guides
+  byId(`${name}-figure`).hidden = !shows;
+  byId(`${name}-empty`).hidden = shows;
+  byId(`${name}-empty`).textContent = plot ? "None of the methods shown has this at this noise rate." : group().empty[name];
+  if (!shows) return;
   const layout = structuredClone(narrow.matches ? plot.narrow : plot.wide);
   const legendRows = new Set(traces.map((trace) => trace.legendgroup)).size;
   const rows = plot.rowHeight * methods.length;
