@@ -1,6 +1,6 @@
 """Networks that several papers use, and what their training loops share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -101,6 +101,32 @@ class PrototypeNetworks(nn.Module):
         """The unit embeddings of a modality's items."""
         with torch.inference_mode():
             return Embedding(modality.name, self(modality.name, input_of(modality, self)).cpu().numpy())
+
+    def posteriors(self, modality: Modality, tau: float = 1.0) -> np.ndarray | None:
+        """Class posteriors (n, K) of a modality's items, eq. (2), with unit prototypes; None where there are none."""
+        if self.prototypes is None:
+            return None
+        with torch.inference_mode():
+            embeddings = self(modality.name, input_of(modality, self))
+            return (embeddings @ nn.functional.normalize(self.prototypes, dim=0) / tau).softmax(dim=1).cpu().numpy()
+
+    def mean_loss(self, split: PairedSet, batch_size: int, loss: Callable[[Tensor, list[Tensor]], Tensor]) -> float:
+        """Average over batches, in the order of the pairs, of `loss(embeddings, labels)` on another split.
+
+        Args:
+            split: with labels where `loss` reads them.
+            batch_size: pairs that are seen together.
+            loss: of embeddings (m, N, L) and the labels (N,) of each modality.
+        """
+        together = torch.from_numpy(split.rows_together())
+        with torch.inference_mode():
+            embeddings = [self(m.name, input_of(m, self)) for m in split.modalities]
+            labels = class_targets(split, str(embeddings[0].device))
+            losses = []
+            for rows in together.split(batch_size):
+                seen = torch.stack([z[r] for z, r in zip(embeddings, rows.T, strict=True)])
+                losses.append(loss(seen, [y[r] for y, r in zip(labels, rows.T, strict=False)]))
+            return float(torch.stack(losses).mean())
 
     def scores(self, embeddings: Tensor) -> Tensor:
         """Cosines (n, K) of unit embeddings (n, L) with the prototypes."""

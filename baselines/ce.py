@@ -12,8 +12,10 @@ class posteriors. As there, the cosines enter without a temperature, so that the
 Noise: none is assumed. The networks fit wrong labels in the end: the best epoch and the last one part.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -55,9 +57,18 @@ class CE(Method):
     def step(self, vectors: dict[str, Tensor], labels: list[Tensor], optimiser: torch.optim.Optimizer) -> Tensor:
         """One step on a batch: vectors (N, d) and labels (N,) per modality; returns the loss before it."""
         self.nets_.renormalise()
-        scores = [self.nets_.scores(self.nets_(name, x)) for name, x in vectors.items()]
-        loss = torch.stack([cross_entropy(s, y) for s, y in zip(scores, labels, strict=True)]).sum()
-        return descend(loss, optimiser)
+        return descend(self.loss([self.nets_(name, x) for name, x in vectors.items()], labels), optimiser)
+
+    def loss(self, embeddings: Iterable[Tensor], labels: list[Tensor]) -> Tensor:
+        """The sum of each modality's mean cross-entropy, of embeddings (N, L) and labels (N,) per modality."""
+        terms = [cross_entropy(self.nets_.scores(z), y) for z, y in zip(embeddings, labels, strict=True)]
+        return torch.stack(terms).sum()
 
     def embed(self, modality: Modality) -> Embedding:
         return self.nets_.embed(modality)
+
+    def class_scores(self, modality: Modality) -> np.ndarray | None:
+        return self.nets_.posteriors(modality)
+
+    def validation_loss(self, split: PairedSet) -> float:
+        return self.nets_.mean_loss(split, self.batch_size, self.loss)

@@ -23,6 +23,7 @@ main_noisy.py cross_modal_contrastive_ctriterion and train):
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -113,3 +114,9 @@ class MRL(Method):
 
     def embed(self, modality: Modality) -> Embedding:
         return self.nets_.embed(modality)
+
+    def class_scores(self, modality: Modality) -> np.ndarray | None:
+        return self.nets_.posteriors(modality, self.tau)
+
+    def validation_loss(self, split: PairedSet) -> float:
+        return self.nets_.mean_loss(split, self.batch_size, self.loss)

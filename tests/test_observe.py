@@ -1,7 +1,7 @@
 """What the harness looks at after an epoch, and what it keeps: against values by hand, and without a trace in the results."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ import pytest
 import xmbench as xb
 from xmbench import observe
 from xmbench.kept import history_arrays, kept_arrays
-from xmbench.observe import class_observer
+from xmbench.observe import class_observer, loss_observer
 from xmbench.plan import cached_dataset, plan
 from xmbench.run import Settings, execute, fit_method
 from xmbench.shown import pair_order
@@ -132,3 +132,46 @@ def test_mrl_records_its_centres_as_the_fit_ends_where_it_has_any(beta):
     if beta:
         np.testing.assert_array_equal(context.records["prototypes"], method.nets_.prototypes.detach().numpy().T)
         assert context.records["prototypes"].shape == (train.n_classes, 16)
+
+
+@pytest.mark.parametrize("name", ["ce", "mrl"])
+def test_validation_loss_and_accuracy_are_those_of_the_papers_formulas(name):
+    """Against the softmax of cosines and the losses of MRL written out pair by pair, with batches of 4 of 6 labelled pairs."""
+    data = cached_dataset("synthetic", canonical(dict.fromkeys(("train", "valid", "test"), 40)))
+    method = xb.build_method(name, hidden=16, dim=16, epochs=1, batch_size=4)
+    fit_method(method, data.train, xb.FitContext())
+    labels = [m.labels.copy() for m in data.valid.modalities]
+    labels[0][6:] = False  # the rest has no label and is left out
+    modalities = tuple(replace(m, labels=y) for m, y in zip(data.valid.modalities, labels, strict=True))
+    valid = xb.PairedSet(modalities=modalities, pairs=np.arange(40)[:, None].repeat(2, axis=1))
+    (found,) = loss_observer(method, {"KEY": valid})().items()
+
+    z = [method.embed(m).values[:6].astype(float) for m in modalities]
+    c = method.nets_.prototypes.detach().numpy().astype(float)
+    y = [labels.argmax(axis=1)[:6] for labels in labels]
+    losses = []
+    for rows in ([0, 1, 2, 3], [4, 5]):
+        p = [np.exp(part[rows] @ c) / np.exp(part[rows] @ c).sum(axis=1, keepdims=True) for part in z]
+        right = [part[np.arange(len(rows)), numbers[rows]] for part, numbers in zip(p, y, strict=True)]
+        if name == "ce":
+            losses.append(-sum(np.log(part).mean() for part in right))
+            continue
+        contrast = 0.0
+        items = [(j, i) for j in range(2) for i in rows]
+        for j, i in items:
+            others = {item: np.exp(z[j][i] @ z[item[0]][item[1]]) for item in items if item != (j, i)}
+            contrast -= np.log(others[1 - j, i] / sum(others.values())) / len(rows)
+        losses.append(0.7 * sum(np.log(1 - part).mean() for part in right) + 0.3 * contrast)
+    assert found == ("valid/KEY/loss", pytest.approx(np.mean(losses), rel=1e-5))
+    unit = c / np.linalg.norm(c, axis=0)
+    scores = np.exp(z[1] @ unit) / np.exp(z[1] @ unit).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(method.class_scores(modalities[1])[:6], scores, rtol=1e-4)
+
+
+def test_methods_without_a_validation_loss_or_classes_are_left_alone():
+    data = cached_dataset("synthetic", canonical(dict.fromkeys(("train", "valid", "test"), 40)))
+    assert loss_observer(xb.build_method("pls"), {"KEY": data.valid})() == {}
+    contrast = xb.build_method("mrl", beta=0.0, hidden=16, dim=16, epochs=1)
+    fit_method(contrast, data.train, xb.FitContext())
+    assert contrast.class_scores(data.valid.modalities[0]) is None
+    assert list(loss_observer(contrast, {"KEY": data.valid})()) == ["valid/KEY/loss"], "the contrast alone"

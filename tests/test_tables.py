@@ -51,13 +51,9 @@ THREE = [row for seed, value in enumerate((0.2, 0.4, 0.9)) for row in rows_of(ru
 
 @pytest.mark.parametrize(
     ("agg", "shown", "words"),
-    [  # mean .5; deviation sqrt((.09 + .01 + .16) / 2) = .3606; t of 2 degrees of freedom 4.3027: 4.3027 * .3606 / sqrt(3)
+    [  # mean .5; deviation sqrt((.09 + .01 + .16) / 2) = .3606
         ("mean±std", "**0.500**±0.361", "Mean ± standard deviation over seeds;"),
-        (
-            "mean±ci95",
-            "**0.500**±0.896",
-            "Mean ± half the 95 % confidence interval over seeds (Student's t; none of one seed);",
-        ),
+        ("mean±ci95", "**0.500**", "intervals are over nothing, for want of seeds or of values per query."),
         ("median", "**0.400**", "Median over seeds;"),
         ("best", "**0.900**", "Best seed of each cell, chosen by the number shown, which flatters;"),
     ],
@@ -66,6 +62,33 @@ def test_cells_are_those_worked_out_by_hand(agg, shown, words):
     text = text_of(THREE, replace(load_layout("map"), agg=agg))
     assert f"**Image → Text**\n\n| Method | 0.4 |\n|---|---|\n| `ce` | {shown} |" in text
     assert words in text
+
+
+CI95 = replace(load_layout("map"), agg="mean±ci95")
+
+
+def test_intervals_of_five_seeds_without_values_per_query_are_over_seeds():
+    rows = [row for seed, value in enumerate((0.3, 0.4, 0.5, 0.6, 0.7)) for row in rows_of(run("ce", 0.4, seed), value)]
+    text = text_of(rows, CI95)  # deviation sqrt(.1 / 4) = .1581; t of 4 degrees of freedom 2.7764: 2.7764 * .1581 / sqrt(5)
+    assert "| `ce` | **0.500**±0.196 |" in text
+    assert "Mean ± half the 95 % confidence interval;" in text
+    assert "Confidence intervals are over seeds alone." in text
+
+
+def test_intervals_of_fewer_seeds_are_over_queries_and_say_so():
+    queries = {"image2text": [0.2, 0.4, 0.6, 0.8], "text2image": [0.3, 0.5, 0.7, 0.9]}
+    arrays = {
+        f"per_query/test/best_valid/mean/{direction}/map": np.array(part, np.float32) for direction, part in queries.items()
+    }
+    rows = THREE + rows_of(run("mrl", 0.4), 0.3)
+    store = FakeStore(rows, {row["run_id"]: arrays for row in THREE})
+    text = text_of(rows, CI95, reader=Reader(store))
+    # deviation sqrt((.09 + .01 + .01 + .09) / 3) = .2582 in each direction; t of 3 degrees of freedom 3.1824: 3.1824 * .2582 / 2
+    assert lines_of(text)["`ce`"] == ["**0.550**±0.411"], "of the average, the last table"
+    assert (
+        "Confidence intervals are over nothing, for want of seeds or of values per query: mrl; "
+        "queries (training variance not included): ce." in text
+    )
 
 
 @pytest.mark.parametrize("agg", AGGREGATES)
@@ -128,13 +151,13 @@ def test_two_machines_make_one_table():
 def test_letters_of_significance_stand_in_place_of_ranks(monkeypatch):
     monkeypatch.setattr(tables, "letters", lambda reader, group, *column: {"ce": "a", "mrl": "b"})
     rows = rows_of(run("ce"), 0.5) + rows_of(run("mrl"), 0.4) + rows_of(run("pls"), 0.2)
-    text = text_of(rows, BY_RATE, reader=Reader(FakeStore(rows)))
+    text = text_of(rows, BY_RATE, reader=Reader(FakeStore(rows)), lettered=True)
     assert lines_of(text) | {"`ce`": ["0.550<sup>a</sup>"], "`mrl`": ["0.450<sup>b</sup>"], "`pls`": ["0.250"]} == lines_of(
         text
     )
     assert "methods of a column that share a letter are not separable" in text
     assert "No letter, since no values per query were kept: pls." in text
-    assert "0.550$^{a}$" in text_of(rows, BY_RATE, "tex", reader=Reader(FakeStore(rows)))
+    assert "0.550$^{a}$" in text_of(rows, BY_RATE, "tex", reader=Reader(FakeStore(rows)), lettered=True)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +383,8 @@ def test_a_table_of_ones_own(report, tmp_path):
     ]
     text = (tmp_path / "reports" / "symmetric_map_table.md").read_text("utf-8")
     assert "**wikipedia**" in text
-    assert "| `ce` | **0.550**±0.896 |" in text
+    assert "| `ce` | **0.550** |" in text
+    assert "for want of seeds" in text
     csv = pd.read_csv(tmp_path / "reports" / "symmetric_map_table.csv").set_index(["dataset", "method", "direction"])
     assert csv.loc[("wikipedia", "ce", "mean"), ["mean", "median", "best", "n"]].tolist() == pytest.approx(
         [0.55, 0.45, 0.95, 3]

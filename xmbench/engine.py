@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from xmbench.live import Word, forget, say
-from xmbench.supervisor import Job, Report, end_child, supervise
+from xmbench.supervisor import Job, Report, end_child, end_with, supervise
 
 _MOST_BREAKS = 20  # of the pool of processes, one after the other, with no job done between them
 _BUSY_SECONDS = 2.0
@@ -142,8 +142,10 @@ def _by_joblib(
     from joblib import Parallel, delayed, parallel_config
 
     n_ahead = ahead()
+    # from their first moment on, not from their first job: one that waits for a dead one's lock would wait for minutes
+    begun = {"initializer": end_with, "initargs": (os.getpid(),)} if engine.backend == "loky" else {}
     with parallel_config(backend="loky" if engine.backend == "loky" else _dask_backend()):
-        parallel: Any = Parallel(n_jobs=n_ahead, return_as="generator_unordered", batch_size=1, pre_dispatch=n_ahead)
+        parallel: Any = Parallel(n_jobs=n_ahead, return_as="generator_unordered", batch_size=1, pre_dispatch=n_ahead, **begun)
     with _deaf_children():
         reports = parallel(delayed(supervise)(make(key)) for key in keys if control.word == "go")
     # of a sweep that ends early; its fits are to be continued

@@ -86,6 +86,10 @@ class Method(ABC):
         """Score (n, c) of every class, in [0, 1]; None for methods without a classifier."""
         return None
 
+    def validation_loss(self, split: PairedSet) -> float | None:
+        """The training loss on another split, stripped as the training set is, without learning; None where there is none."""
+        return None
+
     def clean_weights(self) -> Array | dict[str, Array] | list[Any] | None:
         """How clean each training pair or label is believed to be, in [0, 1], as `PairedSet.clean_pairs` or `clean` has it.
 

@@ -1,4 +1,4 @@
-"""What the harness looks at when an epoch ends, beside the selection score: noise detection, and how classifiers do."""
+"""What the harness looks at when an epoch ends, beside the selection score: noise detection, validation loss, classifiers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from xmbench.detection import noise_detection
 from xmbench.evaluate import accuracy, class_scores
 from xmbench.method import Method
 from xmbench.metrics import micro_f1
+from xmbench.shown import strip
 from xmbench.types import Array, Modality, PairedSet, stream
 
-OBSERVED_ITEMS = 500  # of each modality and split, at most: an epoch must not wait for them
+OBSERVED_ITEMS = 500  # of each modality and split, or pairs, at most: an epoch must not wait for them
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,39 @@ def detection_observer(method: Method, shown: PairedSet) -> Callable[[], dict[st
         return {} if weights is None or expected is None else noise_detection(weights, expected)
 
     return observe
+
+
+def loss_observer(method: Method, valid: Mapping[str, PairedSet]) -> Callable[[], dict[str, float]]:
+    """The training loss on validation pairs, "valid/KEY/loss", for methods that tell it.
+
+    Args:
+        method: what is observed.
+        valid: score key -> validation split; at most `OBSERVED_ITEMS` pairs of it are read, none with an unlabelled item
+            where the method reads labels.
+    """
+    if type(method).validation_loss is Method.validation_loss:
+        return dict
+    samples = {}
+    for key, split in valid.items():
+        rows = np.arange(len(split.rows_together()))
+        if "labels" in method.needs():
+            columns = zip(split.modalities, split.rows_together().T, strict=True)
+            rows = rows[np.all([m.labels[column].any(axis=1) for m, column in columns if m.labels is not None], axis=0)]
+        if len(rows):
+            samples[key] = strip(_side_by_side(split, rows[:: -(-len(rows) // OBSERVED_ITEMS)]), method.needs())
+
+    def observe() -> dict[str, float]:
+        losses = {key: method.validation_loss(sample) for key, sample in samples.items()}
+        return {f"valid/{key}/loss": loss for key, loss in losses.items() if loss is not None}
+
+    return observe
+
+
+def _side_by_side(split: PairedSet, rows: Array) -> PairedSet:
+    """The pairs `rows`, with a copy of every item for each of its pairs."""
+    together = split.rows_together()[rows]
+    modalities = tuple(m.take(column).materialised() for m, column in zip(split.modalities, together.T, strict=True))
+    return PairedSet(modalities=modalities, pairs=np.arange(len(rows))[:, None].repeat(len(modalities), axis=1))
 
 
 def class_observer(

@@ -33,7 +33,7 @@ from xmbench.evaluate import (
 from xmbench.kept import history_arrays, kept_arrays
 from xmbench.method import FitContext, FitStopped, Method
 from xmbench.noise import Corruption, shuffle, strip
-from xmbench.observe import class_observer, detection_observer, truth
+from xmbench.observe import class_observer, detection_observer, loss_observer, truth
 from xmbench.plan import Cell, cached_dataset, corruption_of, valid_corruption
 from xmbench.registry import find_method
 from xmbench.spec import canonical
@@ -194,12 +194,13 @@ def _fit(cells: Sequence[Cell], store: Store, settings: Settings, tell: Callable
     valid = {cell.score_key: _valid_split(cell, dataset) for cell in cells}
     detect = detection_observer(method, shuffle(corruption.train, seed=run.seed, keep_pairs="pairs" in cells[0].needs))
     classify = class_observer(method, corruption.train, dataset.train, valid, run.seed)
+    watch_loss = loss_observer(method, valid)
     figures: dict[str, float] = {}
     context = FitContext(
         seed=run.seed,
         device=choose_device(settings.device),
         validate=lambda: _validate(method, cells[0], valid, figures),
-        observe=lambda: figures | detect() | classify(),
+        observe=lambda: figures | detect() | classify() | watch_loss(),
         validate_every=run.protocol.validate_every,
         checkpoint=_checkpoint(cells[0], store),
         checkpoint_seconds=settings.checkpoint_seconds,

@@ -174,7 +174,7 @@ def supervise(job: Job) -> Report:
     if os.getpid() != job.main and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
     if job.main not in (0, os.getpid()):
-        _end_with(job.main)
+        end_with(job.main)
     try:
         sweeps = store.folder("sweeps")
         if heard(sweeps, job.sweep) != "go":
@@ -198,7 +198,7 @@ def end_child() -> None:
 
 
 @cache
-def _end_with(main: int) -> None:
+def end_with(main: int) -> None:
     """End this process and all that it has started as soon as the main one is gone, whether it has a job then or waits."""
 
     def watch() -> None:

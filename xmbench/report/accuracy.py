@@ -43,7 +43,8 @@ def read_curves(group: Group, reader: Reader) -> tuple[float, dict[str, tuple[st
     found: dict[float, dict[str, tuple[str, Arrays]]] = {}
     for run in group.finished:
         history = strip_prefix(reader.small(run["run_id"]), "history/")
-        own = {name: values for name, values in history.items() if name.startswith((*MEASURES, "valid/"))}
+        shown = (*MEASURES, "valid/map/", *(f"valid/{measure}/" for measure in MEASURES))
+        own = {name: values for name, values in history.items() if name.startswith(shown)}
         if len(history.get("epoch", [])) > 1 and any(np.isfinite(values).sum() > 1 for values in own.values()):
             found.setdefault(run["noise_rate"], {}).setdefault(run["label"], (run["run_id"], own | {"epoch": history["epoch"]}))
     rate = shown_rate(list(found)) if found else min(group.rates)

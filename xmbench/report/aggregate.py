@@ -7,12 +7,13 @@ import pandas as pd
 
 from xmbench.metrics import METRICS
 from xmbench.report.layouts import MEAN_CI95, MEAN_STD
+from xmbench.statistics import MIN_SEEDS
 
 CENTRE = {MEAN_STD: "mean", MEAN_CI95: "mean", "median": "median", "best": "best"}
 SPREAD = {MEAN_STD: "std", MEAN_CI95: "ci95"}
 WORDS = {
     MEAN_STD: ("Mean", " ± standard deviation over seeds"),
-    MEAN_CI95: ("Mean", " ± half the 95 % confidence interval over seeds (Student's t; none of one seed)"),
+    MEAN_CI95: ("Mean", " ± half the 95 % confidence interval"),
     "median": ("Median", " over seeds"),
     "best": ("Best seed", " of each cell, chosen by the number shown, which flatters"),
 }  # fmt: skip
@@ -23,6 +24,8 @@ FRACTIONS = ("map", "ndcg", "micro_f1")  # likewise, that are shown as they are 
 def aggregated(values: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Mean, std (n - 1 in its denominator), ci95 (half of it), median, best, n and chance of each cell.
 
+    ci95 is by Student's t over seeds, from MIN_SEEDS on: fewer tell too little of the variance of training.
+
     Args:
         values: one row per run and cell: `by`, value and chance; `metric` is among `by`.
         by: what a cell is.
@@ -32,7 +35,7 @@ def aggregated(values: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         highest=("value", "max"), lowest=("value", "min"), chance=("chance", "mean"),
     )  # fmt: skip
     higher = np.array([higher_is_better(metric) for metric in stats.index.get_level_values("metric")], dtype=bool)
-    half = np.array([_t975(n - 1) / np.sqrt(n) if n > 1 else np.nan for n in stats["n"]])
+    half = np.array([_t975(n - 1) / np.sqrt(n) if n >= MIN_SEEDS else np.nan for n in stats["n"]])
     stats = stats.assign(ci95=half * stats["std"], best=stats["highest"].where(higher, stats["lowest"]))
     return stats.drop(columns=["highest", "lowest"])
 

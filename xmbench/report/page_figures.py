@@ -102,7 +102,12 @@ def training_plot(group: Group, arrays: GroupArrays, looks: Looks) -> Plot | Non
     """Loss and validation score against the epoch, of the first seed that has them; the best epoch is marked."""
     runs = first_histories(arrays)
     metric = METRIC_WORDS[group.metric]
-    names = {"valid": f"Validation {metric}", "loss": "Loss", "score_std": "Std. dev. of scores"}
+    names = {
+        "valid": f"Validation {metric}",
+        "loss": "Loss",
+        "valid/loss": "Validation loss",
+        "score_std": "Std. dev. of scores",
+    }
     shown = [name for name in names if any(np.isfinite(run.history.get(name, [np.nan])).any() for run in runs)]
     if not shown:
         return None

@@ -57,6 +57,20 @@ def letters(reader: Reader, group: Group, selection: str, direction: str, metric
     return column_letters(column, compare_pairs(column_pairs(column)))
 
 
+def intervals(reader: Reader, group: Group, selection: str, direction: str, metric: str, rate: float) -> dict[str, Interval]:
+    """Label -> confidence interval of a column of a table: over queries, and from five seeds on over seeds too.
+
+    Args: as of `letters`.
+
+    Returns:
+        Only those methods that have values per query; none where the metric is no mean over queries.
+    """
+    if metric not in metrics_with_tests():
+        return {}
+    column = read_column(reader, group, group.labels, selection, direction, metric, rate)
+    return {label: mean_interval(column.of(label).values) for label in column.rows}
+
+
 @dataclass(frozen=True)
 class Column:
     """The values of a column's methods.

@@ -11,7 +11,7 @@ from xmbench.published.terms import published_cells
 from xmbench.report.captions import place
 from xmbench.report.cells import cells_of, tidy
 from xmbench.report.files import Context, File, write_text
-from xmbench.report.groups import SELECTIONS, Group, Reader
+from xmbench.report.groups import SELECTIONS, Group
 from xmbench.report.layouts import OF_GROUPS, Layout, load_layout
 from xmbench.report.rendering import render_table
 from xmbench.report.tables import Table, make_table
@@ -74,7 +74,8 @@ def layout_tables(groups: Sequence[Group], layout: Layout, context: Context) -> 
                 stem=stem,
                 cells=known_cells,
                 published=_papers(context),
-                reader=_reader(context),
+                reader=context.reader,
+                lettered=context.mark == "significance",
             )
             files += _written(table, shown, context)
     return files
@@ -103,10 +104,6 @@ def _papers(context: Context) -> pd.DataFrame | None:
     return published_cells(*context.papers) if context.papers else None
 
 
-def _reader(context: Context) -> Reader | None:
-    return context.reader if context.mark == "significance" else None
-
-
 def _of_group(
     group: Group, layout: Layout, context: Context, cells: pd.DataFrame | None = None, notes: Iterable[str] = ()
 ) -> list[File]:
@@ -116,7 +113,14 @@ def _of_group(
         return []
     stem = f"{group.slug}_{layout.name}" + ("" if layout.selection == "best_valid" else f"_{layout.selection}")
     table = make_table(
-        [group], layout, stem=stem, cells=[cells], published=_papers(context), reader=_reader(context), notes=notes
+        [group],
+        layout,
+        stem=stem,
+        cells=[cells],
+        published=_papers(context),
+        reader=context.reader,
+        lettered=context.mark == "significance",
+        notes=notes,
     )
     return _written(table, layout, context)
 

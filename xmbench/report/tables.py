@@ -5,9 +5,9 @@ second underlined, by the digits shown, so that equal numbers look equal. Oracle
 are collapsed runs, whose numbers are chance, nor the single networks of a method that averages several, nor numbers of papers.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,9 @@ from xmbench.report.aggregate import digits_of, factor, in_percent
 from xmbench.report.captions import caption_of, differing, place, source_of, title_of
 from xmbench.report.cells import MEAN, NETWORKS, NO_RUN, cells_of, mark, notes_of, number
 from xmbench.report.groups import Group, Reader
-from xmbench.report.layouts import OF_GROUPS, Layout
+from xmbench.report.layouts import MEAN_CI95, OF_GROUPS, Layout
 from xmbench.report.printed import COORDINATES, printed_cells, printed_notes
-from xmbench.report.significance import letters
+from xmbench.report.significance import intervals, letters, over_words
 from xmbench.report.words import METRIC_WORDS, direction_words
 
 TITLES = {
@@ -32,6 +32,7 @@ MEANINGS = {
 CHANCE = "chance"
 
 Record = dict[Hashable, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ def make_table(
     cells: Sequence[pd.DataFrame] | None = None,
     published: pd.DataFrame | None = None,
     reader: Reader | None = None,
+    lettered: bool = False,
     notes: Iterable[str] = (),
 ) -> Table:
     """The table of a layout.
@@ -113,7 +115,8 @@ def make_table(
         stem: name of its files without suffix.
         cells: of `cells_of`, by group, where they are known; they may be of more metrics.
         published: numbers of papers to stand beside, of `published_cells`.
-        reader: arrays, where letters shall say which methods of a column are separable in place of bold and underlined.
+        reader: arrays, for what needs values per query: letters, and intervals over queries.
+        lettered: whether letters say which methods of a column are separable, in place of bold and underlined.
         notes: sentences to stand below, after those on marks and methods.
     """
     layout = layout.with_metrics(layout.metrics)
@@ -121,8 +124,9 @@ def make_table(
     parts = cells or [cells_of(group, layout) for group in groups]
     parts = [_placed(part, i, groups[i], settings.letters[i]) for i, part in enumerate(parts)]
     every = pd.concat(parts, ignore_index=True)
+    every = _with_intervals(every, groups, layout, reader)
     seen = _chosen(every, layout)
-    seen = seen.assign(letters="") if reader is None else _with_letters(seen, groups, layout, reader)
+    seen = _with_letters(seen, groups, layout, reader) if lettered and reader else seen.assign(letters="")
     records: list[Record] = seen.to_dict("records")
     printed = [] if published is None else _printed(published, seen, layout)
     carrier = next((name for name in (*layout.cols[::-1], *layout.rows[::-1]) if name in OF_GROUPS), "")
@@ -135,7 +139,7 @@ def make_table(
     return Table(
         stem=stem,
         title=title_of(layout),
-        caption=caption_of(groups, layout, ranked=reader is None),
+        caption=caption_of(groups, layout, ranked=not lettered),
         source=source_of(groups),
         titles=tuple(TITLES[name] for name in layout.rows),
         cols=tuple(_heads(key, col_names, layout) for key in col_keys),
@@ -144,7 +148,8 @@ def make_table(
             *settings.notes,
             *shown_notes,
             *_network_notes(records),
-            *_letter_notes(seen, reader),
+            *_interval_notes(seen, layout),
+            *(_letter_notes(seen) if lettered else ()),
             *printed_notes(printed),
             *notes,
         ),
@@ -175,17 +180,39 @@ def _chosen(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     return cells[keep]
 
 
-def _with_letters(cells: pd.DataFrame, groups: Sequence[Group], layout: Layout, reader: Reader) -> pd.DataFrame:
-    """Cells without ranks, with the letters that separable methods do not share."""
+def _by_column(
+    cells: pd.DataFrame, groups: Sequence[Group], layout: Layout, reader: Reader, read: Callable[..., dict[str, T]]
+) -> list[T | None]:
+    """What `read`, `letters` or `intervals`, finds of each cell's method in its column; None where it finds nothing."""
     columns = cells[["group", "direction", "metric", "noise_rate"]].drop_duplicates()
     found = {
-        (group, direction, metric, rate, label): text
+        (group, direction, metric, rate, label, MEAN): what
         for group, direction, metric, rate in columns.itertuples(index=False)
-        for label, text in letters(reader, groups[group], layout.selection, direction, metric, rate).items()
+        for label, what in read(reader, groups[group], layout.selection, direction, metric, rate).items()
     }
-    keys = zip(*(cells[name] for name in ("group", "direction", "metric", "noise_rate", "label")), strict=True)
-    texts = pd.Series([found.get(key, "") for key in keys], cells.index)
-    return cells.assign(letters=texts.where(cells["network"] == MEAN, ""), rank=np.nan)
+    names = ("group", "direction", "metric", "noise_rate", "label", "network")
+    return [found.get(key) for key in zip(*(cells[name] for name in names), strict=True)]
+
+
+def _with_intervals(cells: pd.DataFrame, groups: Sequence[Group], layout: Layout, reader: Reader | None) -> pd.DataFrame:
+    """Cells with half of the intervals that need values per query as ci95 and spread, where there are any, and `interval_over`.
+
+    Without such values an interval is over seeds alone, from five on.
+    """
+    if layout.agg != MEAN_CI95:
+        return cells
+    found = [None] * len(cells) if reader is None else _by_column(cells, groups, layout, reader, intervals)
+    half = [np.nan if i is None else i.high - i.mean for i in found]
+    over = ["" if i is None else over_words(i.over) for i in found]
+    seeds = cells["ci95"].notna().map({True: "seeds alone", False: "nothing, for want of seeds or of values per query"})
+    ci95 = pd.Series(half, cells.index, dtype=float).fillna(cells["ci95"])
+    return cells.assign(ci95=ci95, spread=ci95, interval_over=pd.Series(over, cells.index).where(np.array(over) != "", seeds))
+
+
+def _with_letters(cells: pd.DataFrame, groups: Sequence[Group], layout: Layout, reader: Reader) -> pd.DataFrame:
+    """Cells without ranks, with the letters that separable methods do not share."""
+    found = _by_column(cells, groups, layout, reader, letters)
+    return cells.assign(letters=[text or "" for text in found], rank=np.nan)
 
 
 def _expanded(names: Sequence[str], carrier: str) -> tuple[str, ...]:
@@ -357,11 +384,20 @@ def _network_notes(records: list[Record]) -> list[str]:
     return [f"({network}): {meaning}; not ranked." for network, meaning in MEANINGS.items() if network in present]
 
 
-def _letter_notes(seen: pd.DataFrame, reader: Reader | None) -> list[str]:
+def _letter_notes(seen: pd.DataFrame) -> list[str]:
     """Which methods have no letters although these are shown."""
     without = seen[(seen["letters"] == "") & (seen["n"] > 0) & (seen["network"] == MEAN) & ~seen["oracle"]]["label"].unique()
-    told = reader is not None and len(without)
-    return [f"No letter, since no values per query were kept: {', '.join(sorted(without))}."] if told else []
+    return [f"No letter, since no values per query were kept: {', '.join(sorted(without))}."] if len(without) else []
+
+
+def _interval_notes(seen: pd.DataFrame, layout: Layout) -> list[str]:
+    """What the intervals are over, with the methods where not all are alike."""
+    shown = seen[(seen["n"] > 0) & (seen["network"] == MEAN) & ~seen["metric"].isin(layout.bare)]
+    if layout.agg != MEAN_CI95 or shown.empty:
+        return []
+    names = {over: sorted(set(part["label"])) for over, part in shown.groupby("interval_over")}
+    listed = "; ".join(str(over) + (f": {', '.join(labels)}" if len(names) > 1 else "") for over, labels in names.items())
+    return [f"Confidence intervals are over {listed}."]
 
 
 def _joined_notes(groups: Sequence[Group], seen: pd.DataFrame, layout: Layout) -> list[str]:

@@ -1,4 +1,7 @@
-"""Training curves: loss, validation score and, of pairs, the spread of the scores against the epoch."""
+"""Training curves: loss, validation score and, of pairs, the spread of the scores against the epoch.
+
+The layout of Hu et al., "Learning Cross-Modal Retrieval with Noisy Labels", CVPR 2021, supplement, Figure 5.
+"""
 
 from typing import Any
 
@@ -17,6 +20,8 @@ History = dict[str, Any]
 
 BEST: Style = {"linestyle": "", "marker": "*", "markersize": 7, "markeredgecolor": "white", "markeredgewidth": 0.3, "zorder": 4}
 LAST: Style = {"linestyle": "", "marker": "s", "markersize": 5, "markerfacecolor": "white", "markeredgewidth": 1, "zorder": 3}
+VALID_LOSS = "valid/loss"
+DASHED: Style = {"linestyle": "--", "linewidth": 0.8}
 PANELS_PER_ROW = 4
 
 
@@ -51,11 +56,13 @@ def read_histories(group: Group, reader: Reader) -> dict[str, dict[float, Histor
 def draw_training_curves(group: Group, histories: dict[str, dict[float, History]], footer: str) -> Figure:
     """Two panels per method, loss above validation score; a line per noise rate; best epoch a star, last a square.
 
+    The loss on validation pairs is dashed, where the method tells it.
+
     Of pairs a third panel below shows the standard deviation of the scores, where it was measured.
 
     Args:
         group: the runs.
-        histories: by label and noise rate: epoch, loss, valid, selectable and score_std, each (epochs,).
+        histories: by label and noise rate: epoch, loss, valid, valid/loss, selectable and score_std, each (epochs,).
         footer: what the figure shows.
     """
     labels = [label for label in group.labels if label in histories]
@@ -83,6 +90,8 @@ def draw_training_curves(group: Group, histories: dict[str, dict[float, History]
     handles = [Line2D([], [], color=colours[rate], label=f"noise rate {rate:g}") for rate in rates]
     handles.append(Line2D([], [], color="0.3", **BEST, label="best epoch"))
     handles.append(Line2D([], [], color="0.3", **LAST, label="last epoch"))
+    if any(VALID_LOSS in history for of_label in histories.values() for history in of_label.values()):
+        handles.append(Line2D([], [], color="0.3", **DASHED, label="validation loss"))
     if "score_std" in names:
         handles.append(Line2D([], [], color="0.3", linestyle=":", linewidth=1, label="collapse"))
     title = f"Training on {group.dataset}, {group.noise_scheme} noise"
@@ -112,6 +121,8 @@ def _training_lines(axes: dict[str, Axes], history: History, colour: str) -> Non
             ax.plot(epoch[best], values[best], color=colour, **BEST)
         if len(measured):
             ax.plot(epoch[measured[-1]], values[measured[-1]], color=colour, **LAST)
+    if VALID_LOSS in history:
+        axes["loss"].plot(epoch, history[VALID_LOSS], color=colour, **DASHED)
 
 
 def best_epoch(history: History) -> int | None:
