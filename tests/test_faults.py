@@ -137,6 +137,24 @@ def test_a_supervisor_that_waits_ends_with_its_sweep(tmp_path):
         assert gone == [supervisor]
 
 
+DEAF = """
+import signal
+from joblib.externals.loky.backend import resource_tracker as of_loky
+from multiprocessing import resource_tracker
+from xmbench.engine import _deaf_children
+with _deaf_children():
+    resource_tracker.ensure_running(), of_loky.ensure_running()
+    print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))
+"""
+
+
+def test_what_starts_with_a_sweep_does_not_hear_its_ctrl_c():
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout == "True\n", done.stderr
+
+
 FORKING = '''
 import os, signal, time
 from dataclasses import dataclass
