@@ -1,6 +1,7 @@
 """The table engine: cells worked out by hand, layouts against the tables that papers print, and four formats of one table."""
 
 import itertools
+import os
 import shutil
 import subprocess
 from dataclasses import replace
@@ -9,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 from test_report import FakeStore, rows_of, run
 
 from xmbench.cli import main
@@ -18,13 +20,15 @@ from xmbench.report.aggregate import aggregated
 from xmbench.report.captions import place
 from xmbench.report.groups import Reader, group_rows
 from xmbench.report.layouts import AGGREGATES, Layout, layout_names, load_layout
+from xmbench.report.markup import latex
 from xmbench.report.rendering import render_table
 from xmbench.report.tables import make_table
 from xmbench.schema import COLUMNS
 from xmbench.store import save_rows
 
 PAPER_TABLES = [name for name in layout_names() if load_layout(name).of_a_paper]
-NO_LATEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+TOOLS = all(map(shutil.which, ("pdflatex", "pdftotext", "pdftoppm")))
+NO_LATEX = pytest.mark.skipif(not TOOLS and "CI" not in os.environ, reason="pdflatex and poppler-utils are not installed")
 AWKWARD = r"a_b % & # $x$ {y} ~ ^ \z <script>|`*[é图"
 BY_RATE = Layout(name="own", cols=("noise_rate",), metrics=("map",))
 BY_DATASET = Layout(name="own", cols=("dataset", "noise_rate"), metrics=("map",))
@@ -424,3 +428,125 @@ def test_empty_store(tmp_path):
     frame = pd.DataFrame(columns=list(rows_of(run("ce"))[0]))
     with pytest.raises(NothingToReport):
         render(FakeStore(frame), tmp_path, layouts=[load_layout("mrl_table1")])
+
+
+# ---- what a table of a paper shows, and what not ------------------------------------------------------------
+
+DEEP = {"dataset": "wikipedia_deep", "dataset_params": "{}"}
+
+
+def layout_files(tmp_path, rows, name):
+    """Stem -> Markdown of the tables of a layout."""
+    store = FakeStore(rows)
+    render(store, tmp_path, kinds=(), layouts=[load_layout(name)])
+    return {path.stem: path.read_text("utf-8") for path in tmp_path.glob("*.md") if path.stem != "index"}
+
+
+def test_two_protocols_never_share_a_table_that_names_none(tmp_path):
+    rows = [
+        *rows_of(run("mrl", 0.4, **DEEP), 0.5),
+        *rows_of(run("mrl", 0.4, **DEEP, protocol="noisy_valid", protocol_sha="f" * 16), 0.3),
+    ]
+    files = layout_files(tmp_path, rows, "mrl_table3")
+    assert len(files) == 2
+    shown = {lines_of(text)["Full MRL"][1] for text in files.values()}
+    assert shown == {"**0.600**", "**0.400**"}, "of text to image, the last table"
+
+
+def test_methods_that_a_paper_does_not_show_take_no_mark_and_are_not_named(tmp_path):
+    values = {"elr": 0.9, "sdml": 0.8, "mrl": 0.5, "ce": 0.4}
+    rows = [row for name, value in values.items() for row in rows_of(run(name, 0.4, **DEEP), value)]
+    rows += rows_of(run("mrl", 0.1, **DEEP), 0.7)  # a rate that the table has no column for
+    ((_, text),) = layout_files(tmp_path, rows, "mrl_table3").items()
+    lines = lines_of(text)
+    assert (lines["Full MRL"][1], lines["CE"][1]) == ("**0.600**", "<u>0.500</u>"), "of text to image"
+    assert "2 runs" in text
+    provenance = pd.read_csv(tmp_path / "provenance.csv")
+    assert set(" ".join(provenance["run_ids"]).split()) == {row["run_id"] for row in rows[-27:-9] if row["method"] in ("mrl", "ce")}
+
+
+def test_groups_that_their_heads_do_not_tell_apart_have_letters():
+    rows = rows_of(run("ce"), 0.5) + rows_of(run("ce", noise_options='{"shared": true}'), 0.3)
+    text = text_of(rows, Layout(name="own", cols=("noise_scheme", "noise_rate"), metrics=("map",)))
+    assert "symmetric<sup>a</sup>" in text
+    assert "symmetric<sup>b</sup>" in text
+    assert "not to be compared across letters" in text
+
+
+def test_twenty_seven_settings_have_twenty_seven_letters():
+    rows = [row for i in range(27) for row in rows_of(run("ce", protocol_sha=f"{i:08d}" + 8 * "0"), 0.5)]
+    text = text_of(rows, BY_DATASET)
+    assert all(f"<sup>{letter}</sup>" in text for letter in ("a", "z", "aa"))
+
+
+def test_two_numbers_for_one_cell_are_refused():
+    rows = rows_of(run("ce"), 0.5) + rows_of(run("ce", dataset="nus_wide"), 0.3)
+    with pytest.raises(ValueError, match="numbers fall on"):
+        text_of(rows, BY_RATE)
+
+
+def test_printed_numbers_stand_under_their_own_noise():
+    schemes = ("pair_flip", "symmetric")
+    rows = [row for name in schemes for row in rows_of(run("mrl", 0.4, **DEEP, noise_scheme=name), 0.5)]
+    own = Layout(name="own", cols=("noise_scheme", "direction", "noise_rate"), metrics=("map",))
+    (table,) = (make_table(groups_of(rows), own, stem="t", published=published_cells("mrl2021")),)
+    printed = {
+        tuple(head.text for head in col): cell.text
+        for row in table.rows
+        for col, cell in zip(table.cols, row.cells, strict=True)
+        if cell.published
+    }
+    assert {head[0] for head, text in printed.items() if text} == {"symmetric"}
+
+
+@pytest.mark.parametrize("options", [["--dataset", "nonsense"], ["--rates", "0.4"], ["--seeds", "2"], ["--set", "mrl.beta=1"]])
+def test_options_of_a_grid_without_a_grid_are_refused(report, options):
+    code, files, said = report(*options)
+    assert (code, files) == (2, [])
+    assert f"{options[0]}: of a grid, which begins with --methods or --spec" in said
+
+
+# ---- LaTeX, compiled ----------------------------------------------------------------------------------------
+
+LATIN = [chr(code) for code in range(0xA1, 0x180)]
+
+
+def page_texts(folder):
+    """The text of each page of t.pdf."""
+    done = subprocess.run(["pdftotext", "-layout", "t.pdf", "-"], cwd=folder, capture_output=True, text=True, check=True)
+    return done.stdout.split("\f")[:-1]
+
+
+@NO_LATEX
+@pytest.mark.parametrize("encoding", ["", r"\usepackage[T1]{fontenc}"], ids=["OT1", "T1"])
+def test_every_letter_of_latin_scripts_and_rows_that_begin_like_an_option_compile(tmp_path, encoding):
+    lines = [r"\documentclass{article}", encoding, r"\usepackage{booktabs}", r"\begin{document}", r"\begin{tabular}{ll}"]
+    lines += [rf"{latex(head)} & one \\" for head in ("x", "[x] y", "*y", " [z", "ễ図")]
+    lines += [r"\midrule", rf"{latex('[5mm] m')} & end \\", r"\end{tabular}", ""]
+    lines += [rf"{latex(' '.join(LATIN[i : i + 16]))}\par" for i in range(0, len(LATIN), 16)]
+    compiled(tmp_path, "\n".join([*lines, r"\end{document}"]))
+    (text,) = page_texts(tmp_path)
+    shown = [line.split()[:-1] for line in text.splitlines() if line.endswith(("one", "end"))]
+    assert shown == [["x"], ["[x]", "y"], ["*y"], ["[z"], ["e?"], ["[5mm]", "m"]]
+
+
+def test_letters_that_the_default_fonts_lack_become_their_base():
+    assert latex("Dąbrowa Ųđ e\u0301 x ŋ ﬁ") == "Dabrowa Ud é x ? fi"
+
+
+@NO_LATEX
+@pytest.mark.slow
+def test_all_tables_of_the_papers_compile_and_are_no_blank_pages(tmp_path):
+    documents = []
+    for name in PAPER_TABLES:
+        layout = load_layout(name)
+        table = make_table(groups_for(layout, paper_rows(layout)), layout, stem=name, published=published_cells(layout.paper))
+        documents.append(render_table(table, "tex"))
+    preambles, bodies = zip(*(text.split(r"\begin{document}") for text in documents), strict=True)
+    highest = max(preambles, key=lambda text: int(text.split("paperheight=")[1].split("mm")[0]))
+    body = "\\clearpage\n".join(text.split(r"\end{document}")[0] for text in bodies)
+    compiled(tmp_path, f"{highest}\\begin{{document}}\n{body}\\end{{document}}")
+    subprocess.run(["pdftoppm", "-r", "40", "-gray", "t.pdf", "t"], cwd=tmp_path, check=True)
+    pages = [imread(path) for path in sorted(tmp_path.glob("t-*.pgm"))]
+    assert len(pages) == len(PAPER_TABLES) == 17
+    assert all(0.005 < (page < 200).mean() < 0.3 for page in pages), [(page < 200).mean() for page in pages]

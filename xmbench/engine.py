@@ -150,7 +150,9 @@ def _by_joblib(
     with _deaf_children():
         reports = parallel(delayed(supervise)(make(key)) for key in keys if control.word == "go")
     # of a sweep that ends early; its fits are to be continued
-    warnings.filterwarnings("ignore", message=r"\d+ tasks which were still being processed", category=UserWarning)
+    warnings.filterwarnings(
+        "ignore", message=r"\d+ tasks (have been successfully executed|which were still being processed)", category=UserWarning
+    )
     yield from reports
 
 

@@ -197,8 +197,10 @@ def sweep(
                 raise StoreError(report.error)
     except KeyboardInterrupt:
         control.reason = "interrupted"
-    except (OSError, EngineError) as error:
+    except (StoreError, EngineError) as error:
         outcome.error = str(error)
+    except OSError as error:
+        outcome.error = f"the store {store} could not be read or written ({error})"
     outcome.interrupted, outcome.time_up = control.reason == "interrupted", control.reason == "time_up"
     with suppress(OSError):
         store.remove_unfinished()

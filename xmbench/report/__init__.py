@@ -78,14 +78,14 @@ def render(
     made = [(group, _made(group, context, kinds) | _of_group(group, spanning)) for group in groups]
     files = [file for _, kinds in made for part in kinds.values() for file in part]
     paths = dict.fromkeys(file.path for file in files)
-    for line in lacking(made):
+    for line in lacking(made, kinds):
         tell(line)
     return [*paths, write_provenance(out, files), write_index(out, made, rows)]
 
 
 def _of_group(group: Group, spanning: dict[str, list[File]]) -> dict[str, list[File]]:
     """Of the tables that span groups those that show this one."""
-    own = {name: [file for file in files if file.group is group] for name, files in spanning.items()}
+    own = {name: [file for file in files if file.group.slug == group.slug] for name, files in spanning.items()}
     return {name: files for name, files in own.items() if files}
 
 

@@ -53,14 +53,24 @@ def differing(groups: Sequence[Group], layout: Layout) -> Differing:
         for group in groups
     ]
     names = [name for name in facts[0] if len({fact[name] for fact in facts}) > 1] if facts else []
-    spoken = {name for name in names if name in layout.dimensions and name != "dataset"}
+    spoken = {name for name in names if name in layout.dimensions and name != "dataset" and _tells(name, facts, groups)}
     told = ["; ".join(fact[name] for name in names if fact[name] and name not in spoken) for fact in facts]
     distinct = list(dict.fromkeys(told))
     if len(distinct) < 2:
         return Differing([""] * len(groups), [])
-    letters = [string.ascii_lowercase[distinct.index(text) % 26] for text in told]
+    letters = [_letter(distinct.index(text)) for text in told]
     listed = "; ".join(f"({letter}) {text or 'as the rest'}" for letter, text in dict(zip(letters, told, strict=True)).items())
     return Differing(letters, [f"Runs of different settings, not to be compared across letters: {listed}."])
+
+
+def _tells(name: str, facts: list[dict[str, str]], groups: Sequence[Group]) -> bool:
+    """Whether the head of a row or column, the bare name, tells apart all that differ in this."""
+    return len({fact[name] for fact in facts}) == len({getattr(group, name) for group in groups})
+
+
+def _letter(number: int) -> str:
+    """a to z, then aa, ab and so on."""
+    return ("" if number < 26 else _letter(number // 26 - 1)) + string.ascii_lowercase[number % 26]
 
 
 def caption_of(groups: Sequence[Group], layout: Layout, *, ranked: bool) -> str:

@@ -1,6 +1,7 @@
 """Cells of tables: their numbers, ranks and marks, and the notes below that explain these."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def cells_of(group: Group, layout: Layout) -> pd.DataFrame:
     for name, hit in {"collapsed": group.collapsed(layout.selection), "other_noise": _other_noise(group)}.items():
         marked = [pair in hit for pair in zip(cells["label"], cells["noise_rate"], strict=True)]
         cells[name] = np.array(marked, dtype=bool) & (cells["n"] > 0)
-    return cells.assign(rank=_ranks(cells, layout))
+    return cells.assign(rank=ranks(cells, layout))
 
 
 def _values(group: Group, layout: Layout) -> pd.DataFrame:
@@ -115,8 +116,8 @@ def _other_noise(group: Group) -> set[tuple[str, float]]:
     return found
 
 
-def _ranks(cells: pd.DataFrame, layout: Layout) -> pd.Series:
-    """Dense rank among the methods at one rate, direction and metric, by the digits shown.
+def ranks(cells: pd.DataFrame, layout: Layout, of: Sequence[str] = ()) -> pd.Series:
+    """Dense rank among the methods at one rate, direction and metric, and one of each `of`, by the digits shown.
 
     NaN for oracles, single networks, cells with a collapsed run and empty ones.
     """
@@ -125,7 +126,7 @@ def _ranks(cells: pd.DataFrame, layout: Layout) -> pd.Series:
         float(f"{factor(metric) * value:.{digits_of(metric, layout.digits)}f}") * (1 if higher_is_better(metric) else -1)
         for metric, value in zip(cells["metric"], ranked, strict=True)
     ]
-    keys = [cells[name] for name in ("noise_rate", "direction", "metric")]
+    keys = [cells[name] for name in (*of, "noise_rate", "direction", "metric")]
     return pd.Series(digits, cells.index, dtype=float).groupby(keys).rank(method="dense", ascending=False)
 
 

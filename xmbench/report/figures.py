@@ -1,6 +1,6 @@
 """The figures: what draws each one, of which groups, and what a store must hold for it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from xmbench.report.accuracy import accuracy_curves
@@ -50,7 +50,7 @@ FIGURES: dict[str, Kind] = {
     "noise": Kind(noise_curves, "finished runs, best at several rates: `--rates 0,0.2,0.4,0.6,0.8`"),
     "training": Kind(training_curves, "a method that learns in two epochs or more, such as mrl"),
     "accuracy": Kind(
-        accuracy_curves, f"a method that learns in epochs, and for accuracy one with class scores: deep_sm{_NEWER}", "map"
+        accuracy_curves, f"a method that learns in epochs, and for accuracy one with class scores, such as ce, mrl or deep_sm{_NEWER}", "map"
     ),
     "tsne": Kind(tsne, f"embeddings of at most 30,000 items, one vector each: {_KEEP}", "map"),
     "clusters": Kind(clusters, f"embeddings and learnt centres, which mrl records: {_KEEP}{_NEWER}", "map"),
@@ -69,14 +69,17 @@ FIGURES: dict[str, Kind] = {
 }
 
 
-def lacking(made: Sequence[tuple[Group, Mapping[str, Sequence[File]]]]) -> list[str]:
+def lacking(made: Sequence[tuple[Group, Mapping[str, Sequence[File]]]], kinds: Collection[str]) -> list[str]:
     """A line per kind of figure for which groups have no data: which groups, and what it needs.
 
     Args:
         made: by group and kind, what was written.
+        kinds: what was asked for.
     """
     lines = []
     for name, kind in FIGURES.items():
+        if name in kinds and not any(name in of_group for _, of_group in made):
+            lines.append(f"no {name}: it is of data {'with labels' if kind.metric == 'map' else 'of pairs'}, and needs {kind.needs}")
         groups = [group.slug for group, kinds in made if name in kinds and not kinds[name]]
         drawn = any(kinds.get(name) for _, kinds in made)
         if groups and not (kind.once and drawn):

@@ -8,8 +8,8 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Hashable, Iterable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -187,6 +187,15 @@ class Group:
         if single and np.isnan(chance.get("mean", 0.0)):
             chance["mean"] = float(np.mean(single))
         return chance
+
+    def only(self, methods: Collection[str], rates: Collection[float]) -> "Group":
+        """The group without the runs of other methods and noise rates; empty collections leave all."""
+
+        def chosen(rows: pd.DataFrame) -> pd.DataFrame:
+            kept = rows["method"].isin(methods) if methods else pd.Series(True, rows.index)
+            return rows[kept & rows["noise_rate"].isin(rates)] if rates else rows[kept]
+
+        return replace(self, rows=chosen(self.rows), train=chosen(self.train))
 
     def scores(self, selection: str) -> pd.DataFrame:
         """The group's metric, one row per run and direction: label, noise_rate, seed, run_id, direction, value, chance.

@@ -9,7 +9,7 @@ import pandas as pd
 from xmbench.report.figures import FIGURES
 from xmbench.report.files import File, write_text
 from xmbench.report.groups import KEY, Group, decoded, short_hash
-from xmbench.report.markup import template
+from xmbench.report.markup import inline, template
 from xmbench.report.words import counted, dataset_words, noise_words, protocol_words, run_words, scheme_words
 
 
@@ -66,7 +66,7 @@ def _section(group: Group, kinds: dict[str, list[File]]) -> dict[str, Any]:
         "title": f"{dataset_words(group)}, {scheme_words(group)}",
         "source": "; ".join(words),
         "lines": [
-            f"[{file.path.name}]({file.path.name}): {file.title}, {counted(len(file.runs), 'run')}"
+            f"[{file.path.name}]({file.path.name}): {inline(file.title)}, {counted(len(file.runs), 'run')}"
             for files in kinds.values()
             for file in files
         ],

@@ -7,7 +7,7 @@ import pandas as pd
 
 from xmbench.report.layouts import Layout
 
-COORDINATES = ["dataset", "noise_rate", "method", "direction", "metric"]
+COORDINATES = ["dataset", "noise_scheme", "noise_rate", "method", "direction", "metric"]
 DETAILS = ["table", "printed_dataset", "label", "setting"]  # what tells apart two numbers for one cell
 
 
@@ -19,11 +19,12 @@ def printed_cells(published: pd.DataFrame, seen: pd.DataFrame, layout: Layout) -
         seen: the table's own cells.
         layout: of the table; of its own paper only its own table is read.
     """
-    schemes = [*seen["noise_scheme"].unique(), layout.where.get("noise_scheme", "")]
-    rows = published[published["noise_scheme"].isin(["", *schemes])]
+    schemes = [*seen["noise_scheme"].unique()]
+    without = published[published["noise_scheme"] == ""]  # of no noise: they stand beside every scheme
+    rows = pd.concat([published[published["noise_scheme"].isin(schemes)], *(without.assign(noise_scheme=s) for s in schemes)])
     if layout.table:
         rows = rows[(rows["paper"] != layout.paper) | (rows["table"] == layout.table)]
-    rows = rows.assign(dataset=_places(rows), noise_scheme=schemes[0])
+    rows = rows.assign(dataset=_places(rows)).reset_index(drop=True)
     rows = rows.drop_duplicates([*COORDINATES, "paper", "printed"])
     cells = rows.assign(network=rows["paper"].map(short_name) + _details(rows))
     labels = seen.groupby("method")["label"].unique()

@@ -49,14 +49,15 @@ def detection_tables(group: Group, context: Context) -> list[File]:
 def layout_tables(groups: Sequence[Group], layout: Layout, context: Context) -> list[File]:
     """Write the tables of a layout over several groups: one for each value of what is neither in its rows nor its columns.
 
-    Groups that differ in their protocol, noise options or parameters stand side by side with a footnote.
+    Groups that differ in their protocol, noise options or parameters stand side by side with a footnote where rows or columns
+    are of groups, and else in tables of their own.
     """
     layout = replace(layout, agg=context.agg)
-    belonging = [group for group in groups if _belongs(group, layout)]
+    belonging = [part for group in groups if _belongs(group, layout) and len((part := _shown(group, layout)).runs)]
     apart: dict[tuple[str, ...], list[Group]] = {}
     spanning = any(name in OF_GROUPS for name in layout.dimensions)
     for group in belonging:
-        key = (group.slug,) if not spanning and not layout.of_a_paper else _apart(group, layout)
+        key = _apart(group, layout) if spanning else (group.slug,)
         apart.setdefault(key, []).append(group)
     files: list[File] = []
     known = layout.values("dataset")
@@ -88,6 +89,13 @@ def _belongs(group: Group, layout: Layout) -> bool:
     }
     own = {"dataset": place(group)} | {name: getattr(group, name) for name in OF_GROUPS[1:]}
     return all(not values or own[name] in values for name, values in wanted.items())
+
+
+def _shown(group: Group, layout: Layout) -> Group:
+    """The part of a group that the layout has a place for: only that is ranked, counted and named as what the table shows."""
+    known = {name: (layout.where[name],) if name in layout.where else layout.values(name) for name in ("method", "noise_rate")}
+    methods = {here for name in known["method"] for here in (name, *layout.same.get(name, ()))}
+    return group.only(methods, known["noise_rate"])
 
 
 def _apart(group: Group, layout: Layout) -> tuple[str, ...]:

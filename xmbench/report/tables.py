@@ -14,7 +14,7 @@ import pandas as pd
 
 from xmbench.report.aggregate import digits_of, factor, in_percent
 from xmbench.report.captions import caption_of, differing, place, source_of, title_of
-from xmbench.report.cells import MEAN, NETWORKS, NO_RUN, cells_of, mark, notes_of, number
+from xmbench.report.cells import MEAN, NETWORKS, NO_RUN, cells_of, mark, notes_of, number, ranks
 from xmbench.report.groups import Group, Reader
 from xmbench.report.layouts import MEAN_CI95, OF_GROUPS, Layout
 from xmbench.report.printed import COORDINATES, printed_cells, printed_notes
@@ -126,6 +126,7 @@ def make_table(
     every = pd.concat(parts, ignore_index=True)
     every = _with_intervals(every, groups, layout, reader)
     seen = _chosen(every, layout)
+    seen = seen.assign(rank=ranks(seen, layout, ["group"]))
     seen = _with_letters(seen, groups, layout, reader) if lettered and reader else seen.assign(letters="")
     records: list[Record] = seen.to_dict("records")
     printed = [] if published is None else _printed(published, seen, layout)
@@ -134,6 +135,8 @@ def make_table(
     row_keys = _row_keys(records + printed, layout, row_names)
     col_keys = _col_keys(records + printed, layout, col_names)
     at = {(_key(r, row_names), _key(r, col_names)): r for r in printed + records}
+    if len(at) < len(printed) + len(records):
+        raise ValueError(f"table {layout.name}: {len(printed) + len(records)} numbers fall on {len(at)} cells; tell them apart")
     rows = _rows(row_keys, col_keys, at, layout, row_names)
     shown_notes = _joined_notes(groups, seen, layout)
     return Table(
