@@ -87,7 +87,7 @@ def test_intervals_of_fewer_seeds_are_over_queries_and_say_so():
     rows = THREE + rows_of(run("mrl", 0.4), 0.3)
     store = FakeStore(rows, {row["run_id"]: arrays for row in THREE})
     text = text_of(rows, CI95, reader=Reader(store))
-    # deviation sqrt((.09 + .01 + .01 + .09) / 3) = .2582 in each direction; t of 3 degrees of freedom 3.1824: 3.1824 * .2582 / 2
+    # deviation sqrt((.09 + .01 + .01 + .09) / 3) = .2582 in each direction; t of 3 degrees: 3.1824 * .2582 / 2
     assert lines_of(text)["`ce`"] == ["**0.550**±0.411"], "of the average, the last table"
     assert (
         "Confidence intervals are over nothing, for want of seeds or of values per query: mrl; "
@@ -462,7 +462,9 @@ def test_methods_that_a_paper_does_not_show_take_no_mark_and_are_not_named(tmp_p
     assert (lines["Full MRL"][1], lines["CE"][1]) == ("**0.600**", "<u>0.500</u>"), "of text to image"
     assert "2 runs" in text
     provenance = pd.read_csv(tmp_path / "provenance.csv")
-    assert set(" ".join(provenance["run_ids"]).split()) == {row["run_id"] for row in rows[-27:-9] if row["method"] in ("mrl", "ce")}
+    assert set(" ".join(provenance["run_ids"]).split()) == {
+        row["run_id"] for row in rows[-27:-9] if row["method"] in ("mrl", "ce")
+    }
 
 
 def test_groups_that_their_heads_do_not_tell_apart_have_letters():
@@ -550,3 +552,24 @@ def test_all_tables_of_the_papers_compile_and_are_no_blank_pages(tmp_path):
     pages = [imread(path) for path in sorted(tmp_path.glob("t-*.pgm"))]
     assert len(pages) == len(PAPER_TABLES) == 17
     assert all(0.005 < (page < 200).mean() < 0.3 for page in pages), [(page < 200).mean() for page in pages]
+
+
+def test_a_second_report_in_a_folder_keeps_what_is_known_of_the_first(tmp_path):
+    store = FakeStore(THREE)
+    render(store, tmp_path, kinds=("map",))
+    (tmp_path / "wikipedia_symmetric_map_last.md").unlink()
+    before = pd.read_csv(tmp_path / "provenance.csv").set_index("file")
+    render(FakeStore(rows_of(run("mrl", 0.4), 0.5)), tmp_path, kinds=(), layouts=[BY_RATE])
+    after = pd.read_csv(tmp_path / "provenance.csv").set_index("file")
+    assert set(after.index) - set(before.index) == {
+        f"wikipedia_symmetric_own.{suffix}" for suffix in ("tex", "md", "html", "csv")
+    }
+    assert set(before.index) - set(after.index) == {"wikipedia_symmetric_map_last.md"}
+    assert after.loc["wikipedia_symmetric_map.md", "run_ids"] == before.loc["wikipedia_symmetric_map.md", "run_ids"]
+
+
+def test_the_best_is_sought_along_the_methods():
+    rows = rows_of(run("ce"), 0.5) + rows_of(run("mrl"), 0.4)
+    text = text_of(rows, Layout(name="own", rows=("noise_rate", "direction"), cols=("method",), metrics=("map",)))
+    assert "the best of each row is bold" in text
+    assert "| Image → Text | **0.500** | <u>0.400</u> |" in text

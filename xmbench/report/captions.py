@@ -86,7 +86,8 @@ def caption_of(groups: Sequence[Group], layout: Layout, *, ranked: bool) -> str:
         other = ", ".join(METRIC_WORDS.get(metric, metric) for metric in layout.metrics if metric not in layout.bare)
         spread = f" over seeds, for {other}{spread.removesuffix(' over seeds')}"
     chance = "" if layout.of_a_paper else "; chance is what a random ranking is expected to reach"
-    within = " and ".join(["each column", *(WITHIN.get(name, "setting") for name in layout.rows if name != "method")])
+    across, along = (layout.cols, "each row") if "method" in layout.cols else (layout.rows, "each column")
+    within = " and ".join([along, *(WITHIN.get(name, "setting") for name in across if name != "method")])
     marks = f"the best of {within} is bold, the second underlined" if ranked else LETTERS
     return f"{shown} {centre}{spread}; {marks}{chance}."
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from xmbench.report.figures import FIGURES
@@ -14,12 +15,17 @@ from xmbench.report.words import counted, dataset_words, noise_words, protocol_w
 
 
 def write_provenance(out: Path, files: Sequence[File]) -> Path:
-    """Write which runs, noise and protocol each file shows, one line per file."""
+    """Write which runs, noise and protocol each file shows, a line per file and group; earlier files keep their lines."""
     path = out / "provenance.csv"
     shown = {id(file.runs): file.runs for file in files}  # many files show the same runs
     listed = {key: _listed(runs) for key, runs in shown.items()}
     origins = [_origin(file) | listed[id(file.runs)] for file in files]
-    write_text(path, pd.DataFrame(origins).to_csv(index=False, lineterminator="\n"))
+    told = pd.DataFrame(origins)
+    if path.is_file():
+        earlier = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=told.columns)
+        there = [(out / str(name)).is_file() for name in earlier["file"]]
+        told = pd.concat([told, earlier[~earlier["file"].isin(told["file"]) & np.array(there, dtype=bool)]])
+    write_text(path, told.to_csv(index=False, lineterminator="\n"))
     return path
 
 

@@ -236,7 +236,8 @@ def _row_keys(records: list[Record], layout: Layout, names: tuple[str, ...]) -> 
         ordered = sorted(found, key=lambda key: _order(key, names, layout, oracles))
         outer = list(dict.fromkeys(key[: _outer(names, layout)] for key in ordered))
         return [
-            (outer.index(key[: _outer(names, layout)]), key[-2] in oracles and names[-1] == "network", key) for key in ordered
+            (outer.index(key[: _outer(names, layout)]), "label" in names and key[names.index("label")] in oracles, key)
+            for key in ordered
         ]
     fixed = list(layout.fixed_rows())
     own = layout.rows
