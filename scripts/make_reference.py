@@ -22,8 +22,9 @@ To go on with a reference that lacks runs, copy its parquet and npz files into t
 what is missing.
 
 All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves, its
-history and its lists of pairs; embeddings and input features stay at one noise rate, for the t-SNE figure. Values per query and
-rankings are left out: they are large.
+history and its lists of pairs, and of the selected epoch what MAP and rSum are the means of, per query, for intervals and tests;
+embeddings and input features stay at one noise rate, for the t-SNE figure. Rankings and other values per query are left out:
+they are large.
 """
 
 from pathlib import Path
@@ -35,6 +36,7 @@ from xmbench.store import Store, save_rows
 
 TSNE_RATE = 0.6
 SMALL = ("pr/", "history/", "detected/", "recalled/")
+PER_QUERY, METRICS = "per_query/test/best_valid/mean/", ("/map", "/r@1", "/r@5", "/r@10")
 SHOWN = ("embedding/test/best_valid/", "input/", "labels/", "class_names")
 
 
@@ -54,7 +56,11 @@ def main(source: Path, target: Path, embeddings: str | None, name: str) -> None:
         old.unlink()
     for run in rows[rows["trial"].isna()].drop_duplicates("run_id").itertuples():
         wanted = SMALL + (SHOWN if run.noise_rate == TSNE_RATE and run.method in kept else ())
-        arrays = {name: array for name, array in store.arrays(run.run_id).items() if name.startswith(wanted)}
+        arrays = {
+            name: array
+            for name, array in store.arrays(run.run_id).items()
+            if name.startswith(wanted) or (name.startswith(PER_QUERY) and name.endswith(METRICS))
+        }
         if arrays:
             np.savez_compressed(target / f"{run.run_id}.npz", **arrays)
     save_rows(rows, target / f"{name}.parquet")
