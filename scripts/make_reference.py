@@ -22,9 +22,9 @@ To go on with a reference that lacks runs, copy its parquet and npz files into t
 what is missing.
 
 All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves, its
-history and its lists of pairs, and of the selected epoch what MAP and rSum are the means of, per query, for intervals and tests;
-embeddings and input features stay at one noise rate, for the t-SNE figure. Rankings and other values per query are left out:
-they are large.
+history and its lists of pairs, and of the selected epoch what MAP and rSum are the means of, per query, for intervals and
+tests; embeddings and input features stay at one noise rate, for the t-SNE figure. Rankings and other values per query are
+left out: they are large.
 """
 
 from pathlib import Path
