@@ -38,6 +38,9 @@ format: $(installed) ## format the code and mend what ruff can mend
 	$(bin)/ruff check --fix .
 	$(bin)/ruff format .
 
+docs: $(installed) ## the site, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict
+
 bench: $(installed) ## speed of metrics, training and scoring, beside plain loops
 	$(bin)/python scripts/bench.py
 	$(bin)/python scripts/bench_recall.py
@@ -55,4 +58,4 @@ soak: $(installed) ## faults and hostile files without end: kills, full disks, d
 clean: ## remove environments, caches, and the demo's output
 	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo
 
-.PHONY: help install demo test test-slow check format bench soak clean
+.PHONY: help install demo test test-slow check format docs bench soak clean

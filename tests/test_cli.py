@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from test_datasets import with_dead_addresses
 
 import xmbench as xb
 from xmbench.datasets import dataset_card
@@ -335,7 +336,8 @@ def test_list_says_which_datasets_are_here(xmbench, monkeypatch, tmp_path):
         "openmoji": "ready",
         "synthetic": "ready",
         "wikipedia": "to download",
-        **dict.fromkeys(("flickr8k", "f30k_precomp", "coco_precomp", "cc152k_precomp", "msrvtt", "coco_clip"), "missing"),
+        **dict.fromkeys(("cc152k_precomp", "msrvtt"), "to download"),
+        **dict.fromkeys(("flickr8k", "f30k_precomp", "coco_precomp", "coco_clip"), "missing"),
     }
 
 
@@ -520,8 +522,7 @@ def test_other_commands_refuse_bad_usage_with_2_too(xmbench, arguments, message)
 
 def test_missing_data_are_5_with_one_line(xmbench, monkeypatch, tmp_path):
     card = dataset_card("wikipedia")
-    dead = {name: f"http://127.0.0.1:1/{name}" for name in card.urls}
-    monkeypatch.setattr("xmbench.datasets.wikipedia.CARD", replace(card, urls=dead))
+    monkeypatch.setattr("xmbench.datasets.wikipedia.CARD", with_dead_addresses(card))
     monkeypatch.setenv("XMBENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cached_dataset.cache_clear()

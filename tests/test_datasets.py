@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from xmbench import Card, FitContext, build_method, class_numbers, load_dataset
+from xmbench.cards import Parcel
 from xmbench.datasets import MissingDataError, dataset_card, dataset_names, dataset_parameters
 from xmbench.datasets import _files as found_files
 from xmbench.datasets._vocabulary import words_of
@@ -292,8 +293,14 @@ def web(tmp_path, monkeypatch):
 
 
 def card_of(url=None, sha256=SHA):
-    card = replace(dataset_card("synthetic"), name="toy", sha256={"x.bin": sha256})
-    return replace(card, urls={"x.bin": url} if url else {})
+    parcel = Parcel(files={"x.bin": sha256}, urls=(url,) if url else (), note="drawn by hand")
+    return replace(dataset_card("synthetic"), name="toy", parcels=(parcel,))
+
+
+def with_dead_addresses(card):
+    """A card whose files cannot be downloaded."""
+    dead = ("http://127.0.0.1:1/x",)
+    return replace(card, parcels=tuple(replace(parcel, urls=parcel.urls and dead) for parcel in card.parcels))
 
 
 def test_a_file_is_downloaded_once_into_the_cache(web, tmp_path):
@@ -305,35 +312,8 @@ def test_a_file_is_downloaded_once_into_the_cache(web, tmp_path):
     assert found_files.is_ready(card_of(web.url))
 
 
-def test_a_download_cut_twice_goes_on_where_it_stopped(web, tmp_path):
-    part = tmp_path / "cache" / "toy" / "x.bin.part"
-    for web.handler.cut in (1_500_000, 1_600_000):
-        with pytest.raises(MissingDataError, match="cannot be downloaded"):
-            found_files.find_file(card_of(web.url), "x.bin")
-        assert part.stat().st_size == web.handler.cut
-    assert not found_files.is_ready(card_of(web.url))
-    web.handler.cut = None
-    assert found_files.find_file(card_of(web.url), "x.bin").read_bytes() == CONTENT
-    assert web.requests == [None, "bytes=1500000-", "bytes=1600000-"]
-    assert not part.exists()
-
-
-def test_a_download_that_was_whole_but_not_yet_renamed_is_taken(web, tmp_path):
-    part = tmp_path / "cache" / "toy" / "x.bin.part"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(CONTENT)
-    assert found_files.find_file(card_of(web.url), "x.bin").read_bytes() == CONTENT
-
-
-def test_a_download_with_a_wrong_checksum_is_removed(web, tmp_path):
-    with pytest.raises(MissingDataError, match=r"sha256 .*; it was removed, try again later") as error:
-        found_files.find_file(card_of(web.url, sha256="0" * 64), "x.bin")
-    assert "\n" not in str(error.value)
-    assert list((tmp_path / "cache" / "toy").iterdir()) == []
-
-
 def test_a_file_whose_sum_nobody_knows_is_taken_as_it_is(web, tmp_path, monkeypatch):
-    card = replace(card_of(web.url), sha256={})
+    card = card_of(web.url, sha256="")
     path = found_files.find_file(card, "x.bin")
     assert path.read_bytes() == CONTENT
     path.write_bytes(b"other")
@@ -354,13 +334,13 @@ def test_without_a_connection_one_line_tells_what_to_do(web):
 
 
 def test_a_file_without_a_public_address_is_named(web):
-    wanted = (
-        r"toy: file x\.bin is missing and has no public download; set XMBENCH_DATA .* holds toy/x.bin; where it is from: drawn"
-    )
+    wanted = r"toy: file x\.bin is missing and has no public download; set .* toy/x.bin; how to get it: drawn by hand"
     with pytest.raises(MissingDataError, match=wanted):
         found_files.find_file(card_of(), "x.bin")
-    listed = replace(card_of(), sha256={}, files=("x.bin",))
-    assert not found_files.is_ready(listed)
+    assert not found_files.is_ready(card_of())
+    other = replace(card_of(), parcels=())
+    with pytest.raises(MissingDataError, match=r"toy: file y\.bin is missing .*; how to get it: drawn from a seed"):
+        found_files.find_file(other, "y.bin")
     assert web.requests == []
 
 
@@ -380,8 +360,7 @@ def test_a_file_under_xmbench_data_comes_first_and_must_be_whole(web, tmp_path, 
 
 def test_wikipedia_without_data_says_what_is_missing(web, monkeypatch):
     card = dataset_card("wikipedia")
-    dead = {name: f"http://127.0.0.1:1/{name}" for name in card.urls}
-    monkeypatch.setattr("xmbench.datasets.wikipedia.CARD", replace(card, urls=dead))
+    monkeypatch.setattr("xmbench.datasets.wikipedia.CARD", with_dead_addresses(card))
     with pytest.raises(MissingDataError, match=r"wikipedia: raw_features\.mat cannot be downloaded"):
         load_dataset("wikipedia")
 

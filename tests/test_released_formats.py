@@ -468,8 +468,8 @@ def test_a_restricted_file_that_is_missing_says_where_to_get_and_to_put_it(place
     with pytest.raises(MissingDataError) as error:
         load_dataset(name)
     wanted = f"{name}: file {FILES[name]} is missing and has no public download; set XMBENCH_DATA to a folder that holds "
-    assert str(error.value) == f"{wanted}{name}/{FILES[name]}; where it is from: {card.source}"
-    assert "\n" not in card.source
+    assert str(error.value) == f"{wanted}{name}/{FILES[name]}; how to get it: {card.parcels[0].note}"
+    assert "\n" not in str(error.value)
     assert not is_ready(card)
     place(name).write_bytes(b"")
     assert is_ready(card)
@@ -477,12 +477,13 @@ def test_a_restricted_file_that_is_missing_says_where_to_get_and_to_put_it(place
 
 def test_the_one_public_file_is_downloaded_by_commit_and_not_compared_with_a_sum_that_nobody_knows(place, monkeypatch):
     card = dataset_card("wikipedia_deep")
-    (file, address), *more = card.urls.items()
-    assert (file, more, card.sha256) == (FILES["wikipedia_deep"], [], {})
+    (parcel,) = card.parcels
+    ((file, sha256),), (address,) = parcel.files.items(), parcel.urls
+    assert (file, sha256) == (FILES["wikipedia_deep"], "")
     assert address.startswith("https://raw.githubusercontent.com/penghu-cs/MRL/914fdd7")
     assert address.endswith(f"/data/wiki/{file}")
-    dead = replace(card, urls={file: "http://127.0.0.1:1/x"})
-    monkeypatch.setattr("xmbench.datasets.wikipedia_deep.CARD", dead)
+    dead = replace(parcel, urls=("http://127.0.0.1:1/x",))
+    monkeypatch.setattr("xmbench.datasets.wikipedia_deep.CARD", replace(card, parcels=(dead,)))
     with pytest.raises(
         MissingDataError, match=r"wikipedia_deep: wiki_deep\S+ cannot be downloaded from .*get it by hand and put"
     ):

@@ -565,6 +565,8 @@ def test_a_second_report_in_a_folder_keeps_what_is_known_of_the_first(tmp_path):
         f"wikipedia_symmetric_own.{suffix}" for suffix in ("tex", "md", "html", "csv")
     }
     assert set(before.index) - set(after.index) == {"wikipedia_symmetric_map_last.md"}
+    render(store, tmp_path, kinds=("ranks",))  # of which there is none
+    assert set(pd.read_csv(tmp_path / "provenance.csv")["file"]) == set(after.index)
     assert after.loc["wikipedia_symmetric_map.md", "run_ids"] == before.loc["wikipedia_symmetric_map.md", "run_ids"]
 
 

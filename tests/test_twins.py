@@ -52,7 +52,7 @@ def test_a_twin_keeps_the_facts_of_the_card_and_says_that_it_is_synthetic(name):
         assert getattr(twin, fact) == getattr(original, fact), fact
     assert twin.name == f"synthetic_{name}"
     assert twin.title == f"Synthetic: the shape of {name}, nothing of its content"
-    assert (twin.licence, twin.urls, twin.sha256, twin.files, twin.folder) == ("none needed", {}, {}, (), "")
+    assert (twin.licence, twin.parcels, twin.checks, twin.folder) == ("none needed", (), "", "")
     assert "drawn from a seed" in twin.source
     assert is_ready(twin)
     assert original.multi_label == (original.labels_per_item > 1) == (name in MULTILABEL)

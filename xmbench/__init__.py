@@ -4,10 +4,10 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from xmbench.cards import Card
 from xmbench.method import FitContext, Method, check_positive, clipped, unit_rows
 from xmbench.registry import build_method, method_names, register_method
 from xmbench.types import (
-    Card,
     Dataset,
     Embedding,
     Modality,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmbench.cards import Parcel
 from xmbench.datasets import dataset_card, dataset_names, dataset_parameters
 from xmbench.metrics import METRICS
 from xmbench.noise import SCHEMES
@@ -32,7 +33,7 @@ def describe(name: str) -> dict[str, Any]:
     """
     sources: list[tuple[list[str], Callable[[str], dict[str, Any]]]] = [
         (method_names(), _method),
-        (dataset_names(), _dataset),
+        (dataset_names(), dataset_facts),
         (list(SCHEMES), _scheme),
         (list(METRICS), _metric),
         (shipped("spec"), lambda spec: {"name": spec, "kind": "spec", **describe_toml("spec", spec)}),
@@ -77,7 +78,7 @@ def _datasets() -> list[dict[str, Any]]:
         if name.startswith("synthetic_"):  # a twin stands in the line of its original
             continue
         card = dataset_card(name)
-        state = "ready" if is_ready(card) else "to download" if card.urls else "missing"
+        state = "ready" if is_ready(card) else "to download" if card.downloadable else "missing"
         rows.append(
             {
                 "name": name,
@@ -108,11 +109,29 @@ def _method(name: str) -> dict[str, Any]:
     }
 
 
-def _dataset(name: str) -> dict[str, Any]:
+def dataset_facts(name: str) -> dict[str, Any]:
+    """The card of a dataset, and where its files are to be had and to be put."""
     card = dataset_card(name)
     defaults = dataset_parameters(name)
     chosen = {key: f"{text} [default: {defaults.get(key)}]" for key, text in card.parameters.items()}
-    return {**vars(card), "kind": "dataset", "parameters": chosen}
+    facts = {key: value for key, value in vars(card).items() if key not in ("folder", "parcels")}
+    facts |= {"kind": "dataset", "parameters": chosen, "folder": f"XMBENCH_DATA/{card.place}/"}
+    return facts | {", ".join(parcel.files): _parcel_facts(parcel) for parcel in card.parcels}
+
+
+def _parcel_facts(parcel: Parcel) -> dict[str, str]:
+    """Where files are from, and what is known of them."""
+    facts = {
+        "needed": "" if parcel.needed else "not by default",
+        "download": " or ".join(parcel.urls) or "by hand alone",
+        "bytes": f"{parcel.size:,}" if parcel.size else "",
+        "out of it": ", ".join(parcel.members),
+        "then": "; ".join(parcel.then),
+        "by hand": parcel.note,
+        "dead": ", ".join(parcel.dead),
+        "sha256": ", ".join(f"{sha256} {name}" for name, sha256 in parcel.files.items() if sha256) or "not known",
+    }
+    return {key: text for key, text in facts.items() if text}
 
 
 def _scheme(name: str) -> dict[str, Any]:

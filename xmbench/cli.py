@@ -5,7 +5,10 @@ import sys
 import click
 
 from xmbench.compare_cli import compare
+from xmbench.completion import one
 from xmbench.data_cli import data
+from xmbench.doctor_cli import doctor
+from xmbench.features_cli import features
 from xmbench.grid_cli import (
     DONE,
     INTERNAL,
@@ -51,10 +54,12 @@ cli.add_command(logs)
 cli.add_command(show)
 cli.add_command(noise)
 cli.add_command(data)
+cli.add_command(features)
 cli.add_command(store)
 cli.add_command(report)
 cli.add_command(compare)
 cli.add_command(repro)
+cli.add_command(doctor)
 
 
 @cli.command("list")
@@ -71,7 +76,7 @@ def list_(kind: str, plugins: tuple[str, ...], form: str) -> None:
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", shell_complete=one("methods", "datasets", "noise", "metrics", "specs", "protocols", "papers"))
 @PLUGIN
 @FORMAT
 def info(name: str, plugins: tuple[str, ...], form: str) -> None:
@@ -82,14 +87,14 @@ def info(name: str, plugins: tuple[str, ...], form: str) -> None:
 
 
 @cli.command()
-@click.argument("names", nargs=-1, required=True)
+@click.argument("names", nargs=-1, required=True, shell_complete=one("cited"))
 def cite(names: tuple[str, ...]) -> None:
-    """Print the BibTeX of what methods and datasets rest on, each reference once."""
+    """Print the BibTeX of what methods, datasets and the papers of `xmbench repro` rest on, each reference once."""
     from xmbench.published.citations import bibtex, cited
     from xmbench.registry import closest
 
     if unknown := next((name for name in names if name not in cited()), None):
-        raise closest("method or dataset with a reference", unknown, cited())
+        raise closest("method, dataset or paper with a reference", unknown, cited())
     click.echo(bibtex(names))
 
 

@@ -1,16 +1,21 @@
 """The commands of `xmbench data`: data of one's own, and files of datasets as others released them. Thin, no logic."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from xmbench.printing import FORMAT, print_facts, print_frame
 
+if TYPE_CHECKING:
+    from xmbench.downloading import Shown
+
 
 @click.group()
 def data() -> None:
-    """Data of your own, made into datasets, and data files of other projects, made into files that the loaders read."""
+    """Data of your own, made into datasets, and data of others: where they are, downloads, files that the loaders read."""
 
 
 @data.command("import")
@@ -82,26 +87,83 @@ def list_(form: str) -> None:
 @click.argument("name")
 @FORMAT
 def info(name: str, form: str) -> None:
-    """The card of an imported dataset: sizes, files, how it was imported."""
-    from xmbench.importing.care import found
+    """The card of a dataset: sizes, files, how it was imported, or where its files are to be had and to be put."""
+    from xmbench.datasets._imported import folders
 
-    imported = found(name)
-    print_facts({"folder": str(imported.folder), **imported.content}, form)
+    if name in folders():
+        from xmbench.importing.care import found
+
+        imported = found(name)
+        print_facts({"folder": str(imported.folder), **imported.content}, form)
+    else:
+        from xmbench.catalogue import dataset_facts
+
+        print_facts(dataset_facts(name), form)
+
+
+@data.command()
+@click.argument("name")
+@FORMAT
+def download(name: str, form: str) -> None:
+    """Download the files of a public dataset below the data root, as far as they may be; a stopped download goes on.
+
+    For the rest it says what to do by hand; exit 5 where files that are needed are missing.
+    """
+    from xmbench.datasets import dataset_card
+    from xmbench.grid_cli import NO_DATA, Stop
+    from xmbench.obtaining import obtain
+
+    with _bars() as shown:
+        got = obtain(dataset_card(name), shown)
+    print_facts(got.files or {name: "needs no files"}, form)
+    for line in got.to_do:
+        click.echo(f"- {line}", err=True)
+    if got.missing:
+        raise Stop(f"{name}: {', '.join(got.missing)} still missing; what to do stands above", NO_DATA)
+
+
+@contextmanager
+def _bars() -> Iterator["Shown"]:
+    """A bar on stderr for every file, where stderr is a terminal."""
+    from rich.console import Console
+    from rich.progress import DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}", markup=False), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
+    bars: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+
+        def shown(name: str, done: int, total: int | None) -> None:
+            if name not in bars:
+                bars[name] = progress.add_task(name)
+            progress.update(bars[name], completed=done, total=total)
+
+        yield shown
 
 
 @data.command()
 @click.argument("name")
 @FORMAT
 def verify(name: str, form: str) -> None:
-    """Read every file of an imported dataset and compare it with its sha256; exit 5 where one differs."""
+    """Read every file of a dataset and compare it with its sha256, where that is known; exit 5 where one differs."""
+    from xmbench.datasets import dataset_card
+    from xmbench.datasets._imported import folders
     from xmbench.grid_cli import NO_DATA
-    from xmbench.importing.care import found
+    from xmbench.obtaining import verified
 
-    imported = found(name)
-    damaged = imported.damaged()
-    print_facts({name: damaged.get(name, "ok") for name in imported.content["files"]}, form)
+    if name in folders():
+        from xmbench.importing.care import found
+
+        imported = found(name)
+        damaged = imported.damaged()
+        states, advice = {name: damaged.get(name, "ok") for name in imported.content["files"]}, f"import {name} again"
+    else:
+        states = verified(dataset_card(name))
+        damaged = {file: state for file, state in states.items() if state == "missing" or state.startswith("damaged")}
+        advice = f"remove what is damaged, then: xmbench data download {name}"
+    print_facts(states, form)
     if damaged:
-        click.echo(f"{len(damaged)} files are damaged: import {name} again", err=True)
+        click.echo(f"{len(damaged)} files are damaged or missing: {advice}", err=True)
         raise click.exceptions.Exit(NO_DATA)
 
 

@@ -33,6 +33,7 @@ from xmbench.schema import (
     check_run_ids,
     check_types,
     coded,
+    completed,
     plain,
     same_bits,
     write_rows,
@@ -96,14 +97,13 @@ class Generation:
 
         def checked() -> pa.Table:
             table = pq.ParquetFile(self.runs_file, page_checksum_verification=True, **read).read(columns=names)
+            if (newest := pc.max(table["schema_version"]).as_py() or 0) > SCHEMA_VERSION:
+                raise Newer(f"{self.runs_file} was written by a newer xmbench (schema {newest}); update xmbench")
             if "run_id" in names:
                 check_run_ids(table["run_id"])
-            return check_types(table.select(names), _RUNS_SCHEMA)
+            return check_types(completed(table, names), _RUNS_SCHEMA)
 
         table: pa.Table = self._guarded(checked)
-        newest = pc.max(table["schema_version"]).as_py() or 0
-        if newest > SCHEMA_VERSION:
-            raise Newer(f"{self.runs_file} was written by a newer xmbench (schema {newest}); update xmbench")
         return table.select(list(columns))
 
     def rows(self, columns: Sequence[str], only: Only = MappingProxyType({})) -> pa.Table:
@@ -113,7 +113,7 @@ class Generation:
             coded = [name for name in columns if name in TEXT]
             with pq.ParquetFile(self.rows_file, read_dictionary=coded, page_checksum_verification=True) as file:
                 groups = [i for i in range(file.num_row_groups) if _may_hold(file.metadata.row_group(i), only)]
-                return check_types(file.read_row_groups(groups, columns=list(columns)).select(list(columns)), _ROWS_SCHEMA)
+                return check_types(completed(file.read_row_groups(groups, columns=list(columns)), columns), _ROWS_SCHEMA)
 
         table: pa.Table = self._guarded(read)
         return table

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.completion import one, several
+
 if TYPE_CHECKING:
     from xmbench.spec import Spec
 
@@ -15,7 +17,10 @@ KEEP = click.option(
     "--keep", type=click.Choice(["none", "first", "all"]), default="first", show_default=True,
     help="Seeds whose embeddings are stored.",
 )  # fmt: skip
-STORE = click.option("--store", default="results", show_default=True, help="Folder of results, or one parquet file of them.")
+STORE = click.option(
+    "--store", default="results", show_default=True, shell_complete=one(files=True),
+    help="Folder of results, or one parquet file of them.",
+)  # fmt: skip
 
 
 class Stop(click.ClickException):
@@ -27,7 +32,7 @@ class Stop(click.ClickException):
 
 
 def _load_plugins(context: click.Context, parameter: click.Parameter, paths: tuple[str, ...]) -> tuple[str, ...]:
-    if paths:
+    if paths and not context.resilient_parsing:  # a shell that completes executes nothing
         from xmbench.registry import load_plugin
 
         for path in paths:
@@ -44,9 +49,11 @@ PLUGIN = click.option(
 def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that describe a grid of runs."""
     options = [
-        click.option("--methods", help="Names, separated by commas; see `xmbench list methods`."),
-        click.option("--dataset", "datasets", help="Names, separated by commas; see `xmbench list datasets`."),
-        click.option("--noise", "schemes", metavar="NAME,NAME+NAME@RATE",
+        click.option("--methods", shell_complete=several("methods"),
+                     help="Names, separated by commas; see `xmbench list methods`."),
+        click.option("--dataset", "datasets", shell_complete=several("datasets"),
+                     help="Names, separated by commas; see `xmbench list datasets`."),
+        click.option("--noise", "schemes", metavar="NAME,NAME+NAME@RATE", shell_complete=several("noise"),
                      help="Noise schemes, separated by commas; see `xmbench list noise`. One of labels and one of pairs may be "
                           "joined: symmetric+caption_shuffle@0.2 has the latter at 0.2 beside every rate of the former. "
                           " [default: symmetric, or caption_shuffle where no dataset has labels]"),
@@ -54,13 +61,16 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--seeds", help="How many, or a list such as 0,1,5 (one seed: 5,).  [default: 3]"),
         click.option("--noise-seed", type=int, help="Seed of the noise, where it should not follow --seeds."),
         click.option("--set", "settings", multiple=True, metavar="OWNER.PARAM=VALUE", help="Owner: method, dataset or noise."),
-        click.option("--profile", help="A shipped or own set of method parameters, such as reduced."),
-        click.option("--spec", "spec_name", help="A shipped spec or a TOML file; other options change it."),
+        click.option("--profile", shell_complete=one("profiles", files=True),
+                     help="A shipped or own set of method parameters, such as reduced."),
+        click.option("--spec", "spec_name", shell_complete=one("specs", files=True),
+                     help="A shipped spec or a TOML file; other options change it."),
         click.option("--twins", type=click.IntRange(min=1), metavar="N",
                      help="Instead of each dataset its synthetic twin with 1/N of the items: to try a spec without its data."),
         click.option("--tune", metavar="grid | random:N | none", help="Choose hyper-parameters by validation."),
         click.option("--tune-per", type=click.Choice(["dataset", "rate"]), help="One choice per which.  [default: dataset]"),
-        click.option("--protocol", help="How runs are validated and measured.  [default: default]"),
+        click.option("--protocol", shell_complete=one("protocols", files=True),
+                     help="How runs are validated and measured.  [default: default]"),
         PLUGIN,
     ]  # fmt: skip
     for option in reversed(options):

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xmbench.completion import one
 from xmbench.grid_cli import DONE, NOTHING, PLUGIN, SOME_FAILED, Stop
 from xmbench.printing import FORMAT, print_frame
 
@@ -36,7 +37,7 @@ def method(name: str, out: str | None) -> None:
 
 
 @click.command()
-@click.argument("target", metavar="NAME|FILE.py")
+@click.argument("target", metavar="NAME|FILE.py", shell_complete=one("methods", files=True))
 @click.option("--set", "settings", multiple=True, metavar="NAME.PARAM=VALUE", help="A parameter beside its smoke setting.")
 @PLUGIN
 @FORMAT

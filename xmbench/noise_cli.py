@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.completion import one
 from xmbench.printing import FORMAT, print_facts
 
 if TYPE_CHECKING:
     from xmbench.spec import Spec
     from xmbench.types import Dataset
 
-FILE = click.argument("file")
-OUT = click.argument("out")
+FILE = click.argument("file", shell_complete=one(files=True))
+OUT = click.argument("out", shell_complete=one(files=True))
 
 
 @click.group()
@@ -27,10 +28,11 @@ def noise() -> None:
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that name the split which a noise file belongs to."""
     options = [
-        click.option("--dataset", required=True, help="Whose train split the noise is of; see `xmbench list datasets`."),
+        click.option("--dataset", required=True, shell_complete=one("datasets"),
+                     help="Whose train split the noise is of; see `xmbench list datasets`."),
         click.option("--set", "settings", multiple=True, metavar="OWNER.PARAM=VALUE", help="Owner: the dataset or noise."),
         FORMAT,
-    ]
+    ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
     return command
@@ -38,7 +40,7 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @noise.command()
 @OUT
-@click.option("--noise", "scheme", help="Noise scheme.  [default: as in `xmbench run`]")
+@click.option("--noise", "scheme", shell_complete=one("noise"), help="Noise scheme.  [default: as in `xmbench run`]")
 @click.option("--rate", type=float, required=True, help="Noise rate.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the draws.")
 @data_options
@@ -102,8 +104,8 @@ def export(file: str, out: str, project: str, form: str, **data: Any) -> None:
 
 
 @noise.command()
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=one(files=True))
+@click.argument("second", shell_complete=one(files=True))
 @data_options
 def diff(first: str, second: str, form: str, **data: Any) -> None:
     """How far two noise files of one split agree."""

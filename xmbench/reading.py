@@ -92,8 +92,8 @@ def in_order(parts: Sequence[pa.Table], columns: list[str]) -> pa.Table:
     names = np.asarray(file.dictionary.to_pylist(), dtype=object)
     rank = np.empty(len(names), dtype=np.int32)
     rank[np.argsort(names)] = np.arange(len(names), dtype=np.int32)
-    ranks = rank[file.indices.to_numpy()]
-    table = table.select(list(dict.fromkeys([*columns, "_place"])))
-    if (np.diff(ranks) < 0).any() or len(parts) > 1:
-        table = table.take(pa.array(np.lexsort((table["_place"].to_numpy(), ranks))))
-    return table.select(columns)
+    ranks, places = rank[file.indices.to_numpy()].astype(np.int64), table["_place"].to_numpy()
+    table = table.select(columns)
+    if (np.diff((ranks << 32) + places) < 0).any():
+        table = table.take(pa.array(np.lexsort((places, ranks))))
+    return table

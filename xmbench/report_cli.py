@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.completion import one, several
 from xmbench.grid_cli import NOTHING, STORE, Stop, grid_options, spec_of
 
 if TYPE_CHECKING:
@@ -21,10 +22,23 @@ if TYPE_CHECKING:
 @click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
 @click.option("--only", metavar="KIND,KIND", help="Which kinds of files, such as map for the MAP tables.  [default: all]")
 @click.option("--figures", metavar="all | KIND,KIND", help="Which figures, and no tables; what cannot be drawn is told.")
-@click.option("--table", "tables", multiple=True, metavar="NAME", help="A table as a paper prints it: `xmbench list layouts`.")
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=one("layouts"),
+    help="A table as a paper prints it: `xmbench list layouts`.",
+)
 @click.option("--rows", metavar="DIM,DIM", help="A table of your own: what its rows are, such as method.")
 @click.option("--cols", metavar="DIM,DIM", help="What its columns are, such as dataset,noise_rate.")
-@click.option("--metric", "metrics", metavar="NAME,NAME", help="What it shows.  [default: MAP, or rSum of pairs]")
+@click.option(
+    "--metric",
+    "metrics",
+    metavar="NAME,NAME",
+    shell_complete=several("metrics"),
+    help="What it shows.  [default: MAP, or rSum of pairs]",
+)
 @click.option(
     "--agg",
     metavar="mean±std | mean±ci95 | median | best",
@@ -39,7 +53,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Bold and underlined, or letters: methods that share one are not separable.",
 )
-@click.option("--published", "papers", multiple=True, metavar="PAPER", help="Show what a paper prints beside ours: mrl2021.")
+@click.option(
+    "--published",
+    "papers",
+    multiple=True,
+    metavar="PAPER",
+    shell_complete=one("papers"),
+    help="Show what a paper prints beside ours: mrl2021.",
+)
 @click.option(
     "--html", "page", type=click.Path(dir_okay=False), metavar="FILE", help="One page of all results, and no other files."
 )
@@ -58,6 +79,7 @@ def report(
     from xmbench.store import Store, mark_stale
 
     source, agg = Store(store), asked["agg"].replace("+-", "±")
+    _check_grid(asked)
     layouts = _layouts(**asked)
     kinds = _kinds(only, figures, needed=not (layouts or page))
     try:
@@ -141,6 +163,19 @@ def _rows(source: Any, where: str | None, columns: list[str] | None, kinds: Any,
         return where_rows(_with_planned(source.rows(), spec_of(**grid)), where)
     rows: pd.DataFrame = source.rows(columns or READ, where, NEEDED, metrics=metrics_of(kinds) if kinds else None, coded=True)
     return rows
+
+
+def _check_grid(grid: dict[str, Any]) -> None:
+    """Raise UsageError where options of a grid are given and no grid: they do not choose among the runs of the store."""
+    if grid["spec_name"] or grid["methods"]:
+        return
+    names = {option.name: option.opts[0] for option in click.get_current_context().command.params}
+    grid_only = "datasets schemes rates seeds noise_seed settings profile twins tune tune_per protocol".split()
+    if given := [names[name] for name in grid_only if grid[name] not in (None, ())]:
+        raise click.UsageError(
+            f"{', '.join(given)}: of a grid, which begins with --methods or --spec; to choose among the runs of the store: "
+            "--where \"dataset == 'wikipedia' and noise_rate == 0.4\""
+        )
 
 
 def _with_planned(rows: "pd.DataFrame", spec: "Spec") -> "pd.DataFrame":

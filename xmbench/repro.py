@@ -274,7 +274,7 @@ def _absent(cell: dict[Any, Any], near: Sequence[_Setting], stored: set[str]) ->
     statuses = sorted({status for setting in near for status in setting.statuses})
     if statuses:
         return f"no run has it: {', '.join(statuses)}"
-    if dataset in stored or dataset_card(dataset).urls:
+    if dataset in stored or any(parcel.urls and not parcel.members for parcel in dataset_card(dataset).parcels):
         return f"no run in the store; `xmbench run --spec {_spec_name(cell)} --dataset {dataset}`"
     return f"restricted data: {dataset} is not free to download, `xmbench info {dataset}` says who has it"
 

@@ -2,12 +2,13 @@
 
 import click
 
+from xmbench.completion import one
 from xmbench.grid_cli import NOTHING, REPORT_HINT, STORE, Stop
 from xmbench.printing import print_frame
 
 
 @click.command()
-@click.argument("papers", nargs=-1, metavar="[PAPER]...")
+@click.argument("papers", nargs=-1, metavar="[PAPER]...", shell_complete=one("papers"))
 @STORE
 @click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
 @click.option(

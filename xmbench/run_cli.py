@@ -36,7 +36,7 @@ _ENDINGS = ("failed", "timeout", "oom", "crashed")
 _SUMMARISED = "run_id trial selection network direction metric dataset noise_scheme noise_rate method seed value".split()
 
 
-class Duration(click.ParamType[float]):
+class Duration(click.ParamType):  # type: ignore[type-arg]
     """A length of time: 90s, 30min, 2h, 1d12h; without a unit seconds."""
 
     name = "TIME"
@@ -54,7 +54,7 @@ class Duration(click.ParamType[float]):
         return seconds
 
 
-class Memory(click.ParamType[float]):
+class Memory(click.ParamType):  # type: ignore[type-arg]
     """An amount of memory: 500MB, 4GB, 2GiB."""
 
     name = "SIZE"
@@ -67,7 +67,7 @@ class Memory(click.ParamType[float]):
         return float(match[1]) * math.pow(1024 if match[3] else 1000, " KMGT".index(match[2].upper()))
 
 
-class Names(click.ParamType[tuple[str, ...]]):
+class Names(click.ParamType):  # type: ignore[type-arg]
     """Names out of a few, separated by commas."""
 
     name = "NAMES"

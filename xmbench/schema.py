@@ -43,7 +43,7 @@ MEASURED = "split fold network selection epoch direction metric value chance n_q
 OF_RUN = [name for name in _ORDER if name not in MEASURED]
 
 _ARRAYS = b"xmbench.arrays"
-_ADDED = ("collapsed",)  # since the first files of this schema, which are read as if it were empty
+_ADDED = ("from_description", "collapsed")  # since the first files of this schema, which are read as if they were empty
 DAMAGE = (OSError, ValueError, KeyError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile, pa.ArrowException)
 """What reading a damaged file may raise."""
 
@@ -68,12 +68,17 @@ def conform(table: pa.Table, columns: Sequence[str] = _ORDER) -> pa.Table:
     newest = max((version or 0 for version in table["schema_version"].cast(pa.int64()).to_pylist()), default=0)
     if newest > SCHEMA_VERSION:
         raise Newer(f"written by a newer xmbench (schema {newest}, this one reads {SCHEMA_VERSION}); update xmbench")
+    table = completed(table, columns).cast(pa.schema([SCHEMA.field(name) for name in columns], table.schema.metadata))
+    check_run_ids(table["run_id"])
+    return table
+
+
+def completed(table: pa.Table, columns: Sequence[str]) -> pa.Table:
+    """These columns of the table; those that came after it was written are empty."""
     for name in _ADDED:
         if name in columns and name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), COLUMNS[name]))
-    table = table.select(columns).cast(pa.schema([SCHEMA.field(name) for name in columns], table.schema.metadata))
-    check_run_ids(table["run_id"])
-    return table
+    return table.select(list(columns))
 
 
 def check_run_ids(run_ids: pa.ChunkedArray) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from xmbench.completion import one
 from xmbench.grid_cli import DONE, REGRESSION, STORE
 from xmbench.printing import FORMAT, print_facts, print_frame
 
@@ -44,8 +45,8 @@ def verify(store: str, repair: bool, form: str) -> None:
 
 
 @store.command()
-@click.argument("sources", nargs=-1, required=True)
-@click.option("--into", required=True, help="Store to write to; what it holds comes first.")
+@click.argument("sources", nargs=-1, required=True, shell_complete=one(files=True))
+@click.option("--into", required=True, shell_complete=one(files=True), help="Store to write to; what it holds comes first.")
 @click.option("--prefer", type=click.Choice(["first", "newest"]), help="Which result of a run that has two different ones.")
 @FORMAT
 def merge(sources: tuple[str, ...], into: str, prefer: Any, form: str) -> None:
@@ -65,7 +66,7 @@ def merge(sources: tuple[str, ...], into: str, prefer: Any, form: str) -> None:
 
 
 @store.command()
-@click.argument("file")
+@click.argument("file", shell_complete=one(files=True))
 @STORE
 @click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
 def export(file: str, store: str, where: str | None) -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card
+
 Array = NDArray[Any]
 
 Shapes = Mapping[str, Mapping[str, tuple[int, ...]]]  # modality -> kind of features -> shape
@@ -223,54 +225,6 @@ class PairedSet:
             return self.pairs
         longest = max(len(modality) for modality in self.modalities)
         return np.stack([np.resize(np.arange(len(modality)), longest) for modality in self.modalities], axis=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Card:
-    """What a reader must know of a dataset: where it is from, under which terms, and how large it is.
-
-    Attributes:
-        source: where to get it, in words that also help who has not got it yet.
-        sizes: split -> number of items of the first modality; of pairs, unless an item has several captions.
-        widths: modality -> features of its vectors, in the dataset's order; empty where a dataset has no vectors.
-        regions: regions per image and features of a region; None where images have no regions.
-        captions: captions per image.
-        words: size of the vocabulary, about; None where texts have no words.
-        word_vectors: words per caption and features of a word, where texts are sequences of word vectors; else None.
-        folds: test name -> number of folds that "test" is measured in under this name, see `Dataset`.
-        classes: number of classes; None where a dataset has no labels.
-        multi_label: whether an item may have several classes.
-        labels_per_item: average number of classes of an item, about.
-        unverified: which facts no publication and no public file states: "sizes", or a modality, for its width. They
-            shape the synthetic twin; data of other sizes are accepted.
-        parameters: parameter -> one line on what it chooses.
-        folder: name of the folder of its files, where it is not the dataset's name.
-        files: names of the files that are read by default, where neither `sha256` nor `urls` names them.
-        sha256: file name -> hash of the files that are read, where it is known.
-        urls: file name -> public address, for what can be downloaded.
-    """
-
-    name: str
-    title: str
-    source: str
-    licence: str
-    citation: str
-    sizes: Mapping[str, int]
-    widths: Mapping[str, int] = field(default_factory=dict)
-    regions: tuple[int, int] | None = None
-    captions: int = 1
-    words: int | None = None
-    word_vectors: tuple[int, int] | None = None
-    folds: Mapping[str, int] = field(default_factory=dict)
-    classes: int | None = None
-    multi_label: bool = False
-    labels_per_item: float = 1.0
-    unverified: tuple[str, ...] = ()
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    folder: str = ""
-    files: tuple[str, ...] = ()
-    sha256: Mapping[str, str] = field(default_factory=dict)
-    urls: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.completion import one
 from xmbench.grid_cli import NOTHING, STORE, Stop
 from xmbench.printing import FORMAT, print_facts, print_frame
 
@@ -48,7 +49,7 @@ def status(store: str, watch: bool, form: str) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=one("runs"))
 @click.option("-f", "--follow", is_flag=True, help="Go on as the log grows, until the run has ended or Ctrl-C.")
 @STORE
 def logs(run: str, follow: bool, store: str) -> None:
@@ -77,7 +78,7 @@ def logs(run: str, follow: bool, store: str) -> None:
 
 
 @click.command()
-@click.argument("run")
+@click.argument("run", shell_complete=one("runs"))
 @STORE
 @FORMAT
 def show(run: str, store: str, form: str) -> None:

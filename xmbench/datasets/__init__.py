@@ -8,11 +8,12 @@ as long as it states classes and the widths of all modalities, or regions and wo
 import importlib
 from typing import Any, Protocol, cast
 
+from xmbench.cards import Card
 from xmbench.datasets._files import MissingDataError, is_ready
 from xmbench.datasets._imported import folders, imported_names, open_imported
 from xmbench.datasets._twins import PREFIX, can_have_twin, twin_of
 from xmbench.registry import closest, modules, parameters_of, typed_parameters
-from xmbench.types import Card, Dataset, check_split
+from xmbench.types import Dataset, check_split
 
 __all__ = ["MissingDataError", "dataset_card", "dataset_names", "dataset_parameters", "is_ready", "load_dataset"]
 

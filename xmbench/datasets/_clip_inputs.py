@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import find_file, find_optional, readable
-from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows
+from xmbench.types import Array, DataError, Dataset, Modality, PairedSet, Rows
 
 PARTS = ("train", "valid", "test")
 EMBEDDINGS, INPUTS = ("images", "texts"), ("patches", "tokens")  # kinds of files
@@ -32,9 +33,10 @@ CARD_SHAPE: Mapping[str, Any] = {  # of ViT-B/32 at 224 pixels
     "captions": 5,
     "words": 49408,
 }
-SOURCE = (
-    "images and captions as for {0}, embedded by you with a CLIP, such as ViT-B/32 of github.com/openai/CLIP, in the layout of "
-    "xmbench/datasets/_clip_inputs.py; docs/data.md says how"
+SOURCE = "images and captions as for {0}, embedded by you with a CLIP"
+CHECKS = (
+    "embeddings of images and captions divide, every split has the same widths, and patches and tokens are there for every "
+    "split or for none and have their rows"
 )
 
 
@@ -49,9 +51,16 @@ class Parameters:
             raise ValueError(f"valid_images must be 0 (all) or more, got {self.valid_images}")
 
 
-def files_of(*stems: str) -> tuple[str, ...]:
-    """Names of the files that splits with these stems need."""
-    return tuple(f"{stem}_{kind}.npy" for stem in stems for kind in EMBEDDINGS)
+def parcels_of(*stems: str) -> tuple[Parcel, ...]:
+    """The files of splits with these stems: those that are needed, and the others."""
+    how = (
+        "images and captions, embedded by you with a CLIP such as ViT-B/32 of github.com/openai/CLIP, in the layout of "
+        "xmbench/datasets/_clip_inputs.py; docs/data.md says how"
+    )
+    return tuple(
+        Parcel(files={f"{stem}_{kind}.npy": "" for stem in stems for kind in kinds}, note=how + use, needed=kinds == EMBEDDINGS)
+        for kinds, use in ((EMBEDDINGS, ""), (INPUTS, "; for clip_finetune alone"))
+    )
 
 
 def load_clip_inputs(card: Card, parameters: Parameters, *, family: str, stems: tuple[str, ...]) -> Dataset:

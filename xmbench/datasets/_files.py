@@ -1,12 +1,10 @@
-"""Finding, downloading and checking the files of datasets, and opening archives that may be hostile."""
+"""Finding and checking the files of datasets, and opening archives of arrays that may be hostile."""
 
 import hashlib
 import math
 import os
 import pickletools
 import sys
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from xmbench.types import Array, Card, DataError
+from xmbench.cards import Card
+from xmbench.types import Array, DataError
 
 _FREE, _PER_BYTE = 1 << 26, 200  # bytes that any file may unfold to, and more of them per byte of it
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -46,34 +45,40 @@ def find_file(card: Card, name: str) -> Path:
     Raises:
         MissingDataError: not found and not downloadable, or with another content than the card says.
     """
-    path, sha256 = _on_disk(card, name), card.sha256.get(name)
-    if path is None:
-        if name not in card.urls:
-            wanted = f"set XMBENCH_DATA to a folder that holds {_folder(card)}/{name}; where it is from: {card.source}"
-            raise MissingDataError(f"{card.name}: file {name} is missing and has no public download; {wanted}")
-        path = cache_root() / _folder(card) / name
-        download(card.urls[name], path, sha256)
-    return _verified(path, sha256)
+    path = on_disk(card, name) or _downloaded(card, name)
+    return _verified(path, card.sha256.get(name))
+
+
+def _downloaded(card: Card, name: str) -> Path:
+    """A file that has an address of its own; archives are left to `xmbench data download`."""
+    from xmbench.downloading import fetch
+
+    parcel = card.parcel_of(name)
+    place = f"{card.place}/{name}"
+    if parcel is None or not parcel.urls:
+        wanted = f"set XMBENCH_DATA to a folder that holds {place}; how to get it: {parcel.note if parcel else card.source}"
+        raise MissingDataError(f"{card.name}: file {name} is missing and has no public download; {wanted}")
+    if parcel.members:
+        how = f"`xmbench data download {card.name}` gets it, or set XMBENCH_DATA to a folder that holds {place}"
+        source = "; then ".join((" or ".join(parcel.urls), *parcel.then))
+        raise MissingDataError(f"{card.name}: file {name} is missing and {how}; where it is from: {source}")
+    return fetch(parcel.urls, cache_root() / place, parcel.files[name])
 
 
 def find_optional(card: Card, name: str) -> Path | None:
     """Path of a file that a dataset can do without, or None where it is not on disk."""
-    path = _on_disk(card, name)
+    path = on_disk(card, name)
     return None if path is None else _verified(path, card.sha256.get(name))
 
 
 def is_ready(card: Card) -> bool:
     """Whether the files of a dataset that are needed by default lie on disk."""
-    return all(_on_disk(card, name) is not None for name in {*(card.urls or card.sha256), *card.files})
+    return all(on_disk(card, name) is not None for name in card.files)
 
 
-def _folder(card: Card) -> str:
-    return card.folder or card.name
-
-
-def _on_disk(card: Card, name: str) -> Path | None:
-    """Where the file lies: under XMBENCH_DATA, else in the cache."""
-    paths = [root / _folder(card) / name for root in (data_root(), cache_root()) if root is not None]
+def on_disk(card: Card, name: str) -> Path | None:
+    """Where the file lies: under XMBENCH_DATA, else in the cache; None where it does not."""
+    paths = [root / card.place / name for root in (data_root(), cache_root()) if root is not None]
     return next((path for path in paths if path.exists()), None)
 
 
@@ -122,11 +127,16 @@ def readable(path: Path, wanted: str, advice: str = "get it again") -> Iterator[
         raise DataError(f"{path}: must be {wanted} ({reason:.300}); {advice}") from None
 
 
+def unfolded_limit(size: int) -> int:
+    """How many bytes a file of `size` bytes may say that it unfolds to."""
+    return _FREE + _PER_BYTE * size
+
+
 def check_unfolded(size: int, n_bytes: int) -> None:
     """Raise ValueError where a file of `size` bytes says that it unfolds to far more, or to more than memory holds."""
     import psutil
 
-    most = min(_FREE + _PER_BYTE * size, max(size, psutil.virtual_memory().available))
+    most = min(unfolded_limit(size), max(size, psutil.virtual_memory().available))
     if n_bytes > most:
         raise ValueError(f"{size:,} bytes must unfold to at most {most:,} here, got {n_bytes:,}")
 
@@ -187,45 +197,3 @@ def open_npz(path: Path, advice: str = "get it again") -> Iterator[Mapping[str, 
         check_archive(file)
         with np.load(file, allow_pickle=False) as content:
             yield content
-
-
-def download(url: str, path: Path, sha256: str | None) -> None:
-    """Download `url` to `path` (a sha256 of None is not checked); an interrupted download is continued by the next call.
-
-    Raises:
-        MissingDataError: the address cannot be reached, or the content has another sha256 (it is then removed).
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        _fetch(url, part)
-    except (urllib.error.URLError, OSError) as error:
-        advice = (
-            f"get it by hand and put it at {path}, or set XMBENCH_DATA to a folder that holds {path.parent.name}/{path.name}"
-        )
-        raise MissingDataError(f"{path.parent.name}: {path.name} cannot be downloaded from {url} ({error}); {advice}") from None
-    if sha256 is not None and (got := file_sha256(part)) != sha256:
-        part.unlink()
-        raise MissingDataError(
-            f"{url} gave a file with sha256 {got[:12]}..., not {sha256[:12]}...; it was removed, try again later"
-        )
-    part.replace(path)
-
-
-def _fetch(url: str, part: Path) -> None:
-    """Append what is missing of `url` to `part`."""
-    done = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=30)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # nothing is left to fetch
-            return
-        raise
-    resumed = response.status == 206
-    with response, part.open("ab" if resumed else "wb") as file:
-        while block := response.read(1 << 20):
-            file.write(block)
-        length = response.headers.get("Content-Length")
-    if length is not None and part.stat().st_size < int(length) + (done if resumed else 0):
-        raise OSError(f"the connection closed after {part.stat().st_size} bytes")

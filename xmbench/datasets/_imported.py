@@ -7,6 +7,7 @@
     <modality>.labels.npy     (n,) class numbers, -1 where unlabelled; or (n, c) bool
     <modality>.ids.npy        (n,) names
     <modality>.files.csv      images: path, bytes, sha256, width and height, in the order of the rows
+    <modality>.captions.json  a list of the captions
     pairs.npy                 (N, m) rows that belong together, a column per modality
     split.npy                 (N,) the split of a pair, by its place among the sizes of the card
 
@@ -23,8 +24,9 @@ from typing import Any
 
 import numpy as np
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import MissingDataError, cache_root, check_npy, data_root, file_sha256, readable
-from xmbench.types import FEATURES, Array, Card, DataError, Dataset, Modality, PairedSet, Rows, one_hot
+from xmbench.types import FEATURES, Array, DataError, Dataset, Modality, PairedSet, Rows, one_hot
 
 CARD_FILE = "card.toml"
 LAYOUT = 1
@@ -47,11 +49,14 @@ class Imported:
     @cached_property
     def CARD(self) -> Card:  # noqa: N802 what a dataset's module calls it
         known = {key: value for key, value in self.content.items() if key in Card.__dataclass_fields__}
-        if "regions" in known:
-            known["regions"] = tuple(known["regions"])
+        for key in {"regions", "word_vectors"} & set(known):
+            known[key] = tuple(known[key])
         parameters = {"version": "of the imported files; another one than theirs is refused"}
         sha256 = {name: str(facts["sha256"]) for name, facts in self.content["files"].items()}
-        return Card(**{**known, "parameters": parameters, "sha256": sha256, "files": tuple(self.content.get("wanted", ()))})
+        parcels = [Parcel(files=sha256, note=f"imported; import {self.folder.name} again")]
+        if wanted := self.content.get("wanted"):
+            parcels.append(Parcel(files=dict.fromkeys(wanted, ""), note=EXTRACT.format(self.folder.name)))
+        return Card(**{**known, "parameters": parameters, "parcels": tuple(parcels), "checks": "the size of every file"})
 
     @cached_property
     def Parameters(self) -> type:  # noqa: N802

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card
 from xmbench.datasets._files import find_file, open_npz
 from xmbench.datasets._released import dataset_of, found, matrix
-from xmbench.types import Array, Card, DataError, Dataset
+from xmbench.types import Array, DataError, Dataset
 
 FORMAT = (
     "one npz file with {train,valid,test}/image and .../text (n, d) float32 and .../labels (n, c) bool, row i of the three one "
     "pair, and optionally class_names (c,)"
 )
 UNVERIFIED = ("sizes", "image", "text")
+CHECKS = "the number of classes, that labels are True or False, and that features and labels have as many rows"
 
 
 def load_npz(card: Card, file: str, parameters: Mapping[str, Any]) -> Dataset:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card
 from xmbench.datasets._files import find_file, find_optional, readable
 from xmbench.datasets._vocabulary import (
     Captions,
@@ -28,9 +29,25 @@ from xmbench.datasets._vocabulary import (
     read_lines,
     read_vocabulary,
 )
-from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows
+from xmbench.types import Array, DataError, Dataset, Modality, PairedSet, Rows
 
 SPLITS: Mapping[str, str] = {"train": "train", "valid": "dev", "test": "test"}  # split -> what its files are called
+CHECKS = (
+    "images and captions divide, every split has as many regions and features, ids stand in the order of the rows, and no "
+    "caption is empty"
+)
+SCAN = (
+    "kuanghueilee/scan-features of kaggle.com, behind a free account, 34 GB with f30k_precomp and coco_precomp: "
+    "https://www.kaggle.com/datasets/kuanghueilee/scan-features; copies: "
+    "https://drive.google.com/file/d/1iY6S-w-vG-4T_v9OvlFkZ1GDPzX5YVtl/view by github.com/woodfrog/vse_infty, where the "
+    "folders are called otherwise, and two of Baidu in https://github.com/CrossmodalGroup/NAAF/issues/9. Or compute the "
+    "features: captions and split are in https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip, regions "
+    "by bottom-up attention of Anderson et al., 36 boxes each"
+)
+SCAN_DEAD = (
+    "https://scanproject.blob.core.windows.net/scan-data/data.zip",
+    "https://iudata.blob.core.windows.net/scan/data.zip",
+)
 FILES = tuple(f"{stem}_{kind}" for stem in SPLITS.values() for kind in ("ims.npy", "caps.txt"))
 PARAMETERS = {
     "valid_images": "first images of dev that make the validation set; 1000 are the 5000 captions that the released loaders "

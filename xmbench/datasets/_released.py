@@ -11,12 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card
 from xmbench.datasets._files import check_unfolded, find_file, readable
-from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows, one_hot
+from xmbench.types import Array, DataError, Dataset, Modality, PairedSet, Rows, one_hot
 
 LABEL_BASE = (
     "joint: 0 is the smallest label of a modality over all splits; per_split: the smallest of each split, and the image labels "
     "of valid_* stay as stored, as in the released loader"
+)
+CHECKS = (
+    "keys, and sizes, widths and classes of the card where it does not call them unverified; features and labels are "
+    "numbers, and the labels of a pair agree"
 )
 
 

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from xmbench.cards import Card
 from xmbench.datasets.synthetic import CARD, Recipe, drawn
-from xmbench.types import Card, Dataset
+from xmbench.types import Dataset
 
 PREFIX = "synthetic_"
 
@@ -167,7 +168,6 @@ def _twin_card(original: Card, parameters: Mapping[str, str]) -> Card:
         citation=f"specified by this project; the shape is that of {original.name}: {original.citation}",
         parameters=parameters,
         folder="",
-        files=(),
-        sha256={},
-        urls={},
+        parcels=(),
+        checks="",
     )

@@ -26,17 +26,36 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import DOWNLOADS, Card, Parcel
 from xmbench.datasets._files import find_file, open_npz
-from xmbench.types import Array, Card, DataError, Dataset, Modality, PairedSet, Rows, stream
+from xmbench.types import Array, DataError, Dataset, Modality, PairedSet, Rows, stream
 
 WORD_VECTORS = "word_vectors.npz"
+GOOGLE_NEWS = "GoogleNews-vectors-negative300.bin"
 KINDS = ("2d", "3d")  # of features, in the order in which they stand side by side
 MAX_WORDS = 20  # of a caption
 NUMBERS = "fiu"  # NumPy's letters
 MANY_UNKNOWN, SHOWN_UNKNOWN = 0.1, 5  # share of words without a vector that is worth a warning, and how many it names
+CHECKS = (
+    "every clip is named once, in one split, and has a caption and both kinds of features, which have one width; word "
+    "vectors are as many as words"
+)
+EVALUATION = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/metadata_eval.zip"  # of HowTo100M's release
 HOW_TO_CONVERT = "files of the release become these by `xmbench data convert`"
 
 _WORD = re.compile(r"[\w']+")
+
+
+def word_vectors(dataset: str, *captions: str) -> Parcel:
+    """The vectors of the words in these caption files, by their paths from the data root."""
+    words = " ".join(f"--words {path}" for path in captions)
+    return Parcel(
+        files={WORD_VECTORS: ""},
+        urls=(EVALUATION,),
+        members={GOOGLE_NEWS: ""},
+        then=(f"xmbench data convert {DOWNLOADS}/{GOOGLE_NEWS} {dataset}/{WORD_VECTORS} {words}",),
+        note="the vectors of Google News are also at https://code.google.com/archive/p/word2vec",
+    )
 
 
 class WordRows:

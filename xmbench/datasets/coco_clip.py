@@ -1,7 +1,8 @@
 """MS-COCO as a CLIP has embedded it, five captions per image, tested on all 5,000 images and in five folds."""
 
-from xmbench.datasets._clip_inputs import CARD_SHAPE, PARAMETERS, SOURCE, Parameters, files_of, load_clip_inputs
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card
+from xmbench.datasets._clip_inputs import CARD_SHAPE, CHECKS, PARAMETERS, SOURCE, Parameters, load_clip_inputs, parcels_of
+from xmbench.types import Dataset
 
 _STEMS = ("train", "dev", "testall")
 
@@ -16,7 +17,8 @@ CARD = Card(
     folds={"test:1k": 5},
     unverified=("sizes", "image", "text"),
     parameters=PARAMETERS,
-    files=files_of(*_STEMS),
+    parcels=parcels_of(*_STEMS),
+    checks=CHECKS,
     **CARD_SHAPE,
 )
 

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from xmbench.datasets._multilabel import FORMAT, UNVERIFIED, load_npz
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._multilabel import CHECKS, FORMAT, UNVERIFIED, load_npz
+from xmbench.types import Dataset
 
 _FILE = "coco_multilabel.npz"
 
 CARD = Card(
     name="coco_multilabel",
     title="MS-COCO, multi-label",
-    source=f"cocodataset.org: images, captions and instances; features and split are yours. Write {_FILE}: {FORMAT}",
+    source="cocodataset.org; features and split are yours",
     licence="annotations CC BY 4.0; images under licences of their own",
     citation="Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; "
     "Yang et al., Rethinking Label-Wise Cross-Modal Retrieval from a Semantic Sharing Perspective, IJCAI 2021",
@@ -20,7 +21,15 @@ CARD = Card(
     multi_label=True,
     labels_per_item=2.9,
     unverified=UNVERIFIED,
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="images, captions and instances are at https://cocodataset.org/#download, the latter two as "
+            "http://images.cocodataset.org/annotations/annotations_trainval2014.zip; "
+            f"compute features and write {_FILE}: {FORMAT}",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

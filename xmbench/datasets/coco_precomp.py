@@ -12,18 +12,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import find_optional, readable
-from xmbench.datasets._precomp import FILES, PARAMETERS, SPLITS, Parameters, Part, assembled, first_of_valid, read_part
-from xmbench.types import Card, DataError, Dataset
+from xmbench.datasets._precomp import (
+    CHECKS,
+    FILES,
+    PARAMETERS,
+    SCAN,
+    SCAN_DEAD,
+    SPLITS,
+    Parameters,
+    Part,
+    assembled,
+    first_of_valid,
+    read_part,
+)
+from xmbench.types import DataError, Dataset
 
 _INSTANCES = "instances_val2014.json"
 
 CARD = Card(
     name="coco_precomp",
     title="MS-COCO, regions and captions",
-    source="github.com/kuanghuei/SCAN, data.zip; where its address is dead: captions and the split of Karpathy and Fei-Fei, "
-    "regions by bottom-up attention of Anderson et al. (36 boxes each), in the layout of xmbench/datasets/_precomp.py. "
-    f"Optional, for PMRP: {_INSTANCES} from cocodataset.org",
+    source="github.com/kuanghuei/SCAN: captions and split of Karpathy and Fei-Fei, regions by bottom-up attention",
     licence="annotations CC BY 4.0; images under licences of their own",
     citation="Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; "
     "Lee et al., Stacked Cross Attention for Image-Text Matching, ECCV 2018",
@@ -34,7 +45,18 @@ CARD = Card(
     folds={"test:1k": 5},
     unverified=("sizes",),
     parameters=PARAMETERS,
-    files=tuple(name.replace("test_", "testall_") for name in FILES),
+    parcels=(
+        Parcel(files={name.replace("test_", "testall_"): "" for name in FILES}, note=SCAN, dead=SCAN_DEAD),
+        Parcel(
+            files={_INSTANCES: ""},
+            urls=("http://images.cocodataset.org/annotations/annotations_trainval2014.zip",),
+            members={f"annotations/{_INSTANCES}": _INSTANCES},
+            size=252_872_794,
+            note="for PMRP alone, with testall_ids.txt of the regions",
+            needed=False,
+        ),
+    ),
+    checks=CHECKS,
 )
 
 __all__ = ["CARD", "Parameters", "load"]

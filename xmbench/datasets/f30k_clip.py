@@ -1,7 +1,8 @@
 """Flickr30K as a CLIP has embedded it, five captions per image."""
 
-from xmbench.datasets._clip_inputs import CARD_SHAPE, PARAMETERS, SOURCE, Parameters, files_of, load_clip_inputs
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card
+from xmbench.datasets._clip_inputs import CARD_SHAPE, CHECKS, PARAMETERS, SOURCE, Parameters, load_clip_inputs, parcels_of
+from xmbench.types import Dataset
 
 _STEMS = ("train", "dev", "test")
 
@@ -15,7 +16,8 @@ CARD = Card(
     sizes={"train": 29000, "valid": 1014, "test": 1000},
     unverified=("sizes", "image", "text"),
     parameters=PARAMETERS,
-    files=files_of(*_STEMS),
+    parcels=parcels_of(*_STEMS),
+    checks=CHECKS,
     **CARD_SHAPE,
 )
 

@@ -1,13 +1,13 @@
 """Flickr30K as 36 regions per image, five captions each: the release of SCAN, or any data in its layout."""
 
-from xmbench.datasets._precomp import FILES, PARAMETERS, Parameters, load_precomp
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._precomp import CHECKS, FILES, PARAMETERS, SCAN, SCAN_DEAD, Parameters, load_precomp
+from xmbench.types import Dataset
 
 CARD = Card(
     name="f30k_precomp",
     title="Flickr30K, regions and captions",
-    source="github.com/kuanghuei/SCAN, data.zip; where its address is dead: captions and the split of Karpathy and Fei-Fei, "
-    "regions by bottom-up attention of Anderson et al. (36 boxes each), in the layout of xmbench/datasets/_precomp.py",
+    source="github.com/kuanghuei/SCAN: captions and split of Karpathy and Fei-Fei, regions by bottom-up attention",
     licence="images belong to their Flickr authors: research and education",
     citation="Young et al., From Image Descriptions to Visual Denotations, TACL 2014; "
     "Lee et al., Stacked Cross Attention for Image-Text Matching, ECCV 2018",
@@ -17,7 +17,8 @@ CARD = Card(
     words=8481,
     unverified=("sizes",),
     parameters=PARAMETERS,
-    files=FILES,
+    parcels=(Parcel(files=dict.fromkeys(FILES, ""), note=SCAN, dead=SCAN_DEAD),),
+    checks=CHECKS,
 )
 
 __all__ = ["CARD", "Parameters", "load"]

@@ -4,18 +4,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import find_file, open_npz
-from xmbench.datasets._precomp import PARAMETERS, SPLITS, Part, assembled, read_part
+from xmbench.datasets._precomp import CHECKS, PARAMETERS, SPLITS, Part, assembled, read_part
 from xmbench.datasets._released import found
-from xmbench.types import Array, Card, DataError, Dataset, stream
+from xmbench.types import Array, DataError, Dataset, stream
 
 _VECTORS = "vectors.npz"
 
 CARD = Card(
     name="flickr8k",
     title="Flickr8k, regions and captions",
-    source="captions and split lists are public; the images on request from the authors. Regions: 4 x 4 grid of the "
-    "EfficientNet-Lite0 feature map, reduced to 256 by PCA; vectors: EfficientNet-Lite0 and MiniLM",
+    source="captions and official split; regions: 4 x 4 grid of the EfficientNet-Lite0 feature map, reduced to 256 by PCA; "
+    "vectors: EfficientNet-Lite0 and MiniLM",
     licence="images belong to their Flickr authors: research and education",
     citation="Hodosh, Young, Hockenmaier, Framing Image Description as a Ranking Task, JAIR 2013",
     sizes={"train": 6000, "valid": 1000, "test": 1000},
@@ -28,18 +29,26 @@ CARD = Card(
         "vocabulary": PARAMETERS["vocabulary"],
     },
     folder="flickr8k_precomp",
-    sha256={
-        "train_ims.npy": "34b2d737f106b2c916599ee1c880df67c909ac52c46b89adbcf913a76fae68a1",
-        "dev_ims.npy": "a62301b0b44e9b91a2e414fd29deb46972e14dc2191247dd91d31c6bba74315e",
-        "test_ims.npy": "4cfd3573f9da63d12b961d96cd96cab40cba057e09837801759751e621fbde53",
-        "train_caps.txt": "53af623f59f823f176bf236cfbbc738013e5a5322d8857af965f12b359be4f27",
-        "dev_caps.txt": "c81eac4eee1d123b861d883c685f4d2f2713db242991ee9704b2e6bdc88826ed",
-        "test_caps.txt": "9707711f2953d6ddd8eae9ad482fde98e82a0605791a86b21f754dc0e6fb7f93",
-        "train_ids.txt": "9037916ba735b1422deaea4a4d39a58d6f1db0ab708c83e6d41320337d77b13e",
-        "dev_ids.txt": "713c8332d75a22504b86a6a835ac0d8b6b8c08cd7764c79af25b5432a3c915df",
-        "test_ids.txt": "713c8332d75a22504b86a6a835ac0d8b6b8c08cd7764c79af25b5432a3c915df",
-        _VECTORS: "6d1d5428bb131f20262452cf8215cbb21d4cf76fe053ce2b222ceecec933af8e",
-    },
+    parcels=(
+        Parcel(
+            files={
+                "train_ims.npy": "34b2d737f106b2c916599ee1c880df67c909ac52c46b89adbcf913a76fae68a1",
+                "dev_ims.npy": "a62301b0b44e9b91a2e414fd29deb46972e14dc2191247dd91d31c6bba74315e",
+                "test_ims.npy": "4cfd3573f9da63d12b961d96cd96cab40cba057e09837801759751e621fbde53",
+                "train_caps.txt": "53af623f59f823f176bf236cfbbc738013e5a5322d8857af965f12b359be4f27",
+                "dev_caps.txt": "c81eac4eee1d123b861d883c685f4d2f2713db242991ee9704b2e6bdc88826ed",
+                "test_caps.txt": "9707711f2953d6ddd8eae9ad482fde98e82a0605791a86b21f754dc0e6fb7f93",
+                "train_ids.txt": "9037916ba735b1422deaea4a4d39a58d6f1db0ab708c83e6d41320337d77b13e",
+                "dev_ids.txt": "713c8332d75a22504b86a6a835ac0d8b6b8c08cd7764c79af25b5432a3c915df",
+                "test_ids.txt": "713c8332d75a22504b86a6a835ac0d8b6b8c08cd7764c79af25b5432a3c915df",
+                _VECTORS: "6d1d5428bb131f20262452cf8215cbb21d4cf76fe053ce2b222ceecec933af8e",
+            },
+            note="these features are at no public address. Images and captions are, Flickr8k_Dataset.zip and "
+            "Flickr8k_text.zip below https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/, or on request at "
+            "https://forms.illinois.edu/sec/1713398; `xmbench data import` makes a dataset of your own of them",
+        ),
+    ),
+    checks=f"the sha256 of every file; {CHECKS}",
 )
 
 

@@ -24,19 +24,20 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import DOWNLOADS, Card, Parcel
 from xmbench.datasets import msrvtt
 from xmbench.datasets._files import find_file
-from xmbench.datasets._video import KINDS, MAX_WORDS, WORD_VECTORS, Part, assembled, held_out, read_table, unit
-from xmbench.types import Array, Card, DataError, Dataset, stream
+from xmbench.datasets._video import CHECKS, KINDS, MAX_WORDS, Part, assembled, held_out, read_table, unit, word_vectors
+from xmbench.types import Array, DataError, Dataset, stream
 
 LATEST = 1e9  # seconds
+_RELEASE = "https://www.rocq.inria.fr/cluster-willow/amiech/howto100m/HowTo100M.zip"
 RATES = {"2d": 1.0, "3d": 24.0 / 16.0}  # features per second
 
 CARD = Card(
     name="howto100m",
     title="HowTo100M, 2D and 3D vectors and narration; tested on MSR-VTT",
-    source="github.com/antoine77340/howto100m, HowTo100M.zip, features by antoine77340/video_feature_extractor, and the folder "
-    "msrvtt to test on; captions and word vectors by `xmbench data convert`",
+    source="HowTo100M, in the files of github.com/antoine77340/howto100m; tested on those of msrvtt",
     licence="videos belong to their authors: research",
     citation="Miech et al., HowTo100M: Learning a Text-Video Embedding by Watching Hundred Million Narrated Video Clips, "
     "ICCV 2019",
@@ -50,7 +51,22 @@ CARD = Card(
         "valid_videos": "videos whose clips make the validation set",
         "min_time": "seconds that a clip lasts at least, where the video has as much text",
     },
-    files=("HowTo100M.csv", "captions.json", "features_2d", "features_3d", WORD_VECTORS),
+    parcels=(
+        Parcel(
+            files={"captions.json": ""},
+            urls=(_RELEASE,),
+            members={"caption.pickle": ""},
+            then=(f"xmbench data convert {DOWNLOADS}/caption.pickle howto100m/captions.json",),
+        ),
+        Parcel(
+            files={"HowTo100M.csv": "", "features_2d": "", "features_3d": ""},
+            note=f"HowTo100M.csv is HowTo100M_v1.csv of {_RELEASE} with a further column `path`, a .npy file of every video "
+            "below the folders features_2d and features_3d: compute these by github.com/antoine77340/video_feature_extractor "
+            "out of the videos, for which https://www.di.ens.fr/willow/research/howto100m has a form",
+        ),
+        word_vectors("howto100m", "howto100m/captions.json", "msrvtt/test_sentences.csv"),
+    ),
+    checks=f"paths stay inside the folders, and no text ends before its start; {CHECKS}",
 )
 
 

@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import find_file
 from xmbench.datasets._mat import mat_variable
-from xmbench.datasets._released import Part, Parts, assembled, checked, joint_base
-from xmbench.types import Card, Dataset
+from xmbench.datasets._released import CHECKS, Part, Parts, assembled, checked, joint_base
+from xmbench.types import Dataset
 
 _FILE = "INRIA-Websearch.mat"
 _PREFIXES = {"train": "tr", "valid": "val", "test": "te"}
@@ -13,8 +14,7 @@ _PREFIXES = {"train": "tr", "valid": "val", "test": "te"}
 CARD = Card(
     name="inria_websearch",
     title="INRIA-Websearch, 100 classes, features of Wei et al.",
-    source="not public any more. The feature package of Wei et al. (weiyc.github.io/assets/projects/tcyb.html), or the authors "
-    "of github.com/penghu-cs/MRL; image features are fc6 of AlexNet, as the first author says in issue 5 there",
+    source="Web Queries of INRIA; features of Wei et al., items of the authors of github.com/penghu-cs/MRL",
     licence="for research; the images are their owners'",
     citation="Krapac et al., Improving Web Image Search Results Using Query-Relative Classifiers, CVPR 2010; "
     "Wei et al., Cross-Modal Retrieval with CNN Visual Features: A New Baseline, IEEE Transactions on Cybernetics 2017; "
@@ -23,7 +23,16 @@ CARD = Card(
     widths={"image": 4096, "text": 1000},
     classes=100,
     unverified=("text",),  # LDA topics; their number is in no text
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="ask the authors of github.com/penghu-cs/MRL, or Wei et al. for their feature package; images and texts "
+            "alone are at https://lear.inrialpes.fr/~krapac/webqueries/webqueries.html. Image features are fc6 of AlexNet, "
+            "https://github.com/penghu-cs/MRL/issues/5",
+            dead=("https://weiyc.github.io/assets/projects/tcyb.html",),  # its links, https://github.com/penghu-cs/MRL/issues/9
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

@@ -13,19 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
+from xmbench.cards import DOWNLOADS, Card, Parcel
 from xmbench.datasets._files import find_file
-from xmbench.datasets._video import MAX_WORDS, WORD_VECTORS, Part, assembled, captioned, grouped
+from xmbench.datasets._video import CHECKS, EVALUATION, MAX_WORDS, Part, assembled, captioned, grouped, word_vectors
 from xmbench.datasets._vocabulary import read_lines
-from xmbench.types import Card, DataError, Dataset, stream
+from xmbench.types import DataError, Dataset, stream
 
 _SPLITS = ("train", "valid", "test")
+_FEATURES = {"LSMDC_train.pth": "train_features.npz", "LSMDC_test.pth": "test_features.npz"}
 _ID, _SENTENCE = 0, 5  # columns
 
 CARD = Card(
     name="lsmdc",
     title="LSMDC, 2D and 3D vectors and descriptions",
-    source="github.com/antoine77340/howto100m, metadata_eval.zip, and the annotations of LSMDC 2016 on request; features and "
-    "word vectors by `xmbench data convert`",
+    source="LSMDC 2016, in the files of github.com/antoine77340/howto100m",
     licence="films belong to their owners: research, on request",
     citation="Rohrbach et al., Movie Description, IJCV 2017; Miech et al., HowTo100M, ICCV 2019",
     sizes={"train": 101046, "valid": 7408, "test": 1000},
@@ -34,7 +35,29 @@ CARD = Card(
     word_vectors=(MAX_WORDS, 300),
     unverified=("sizes",),
     parameters={"test_clips": "clips of the test file that are measured; 0: all"},
-    files=(*(f"{split}.csv" for split in _SPLITS), *(f"{split}_features.npz" for split in _SPLITS), WORD_VECTORS),
+    parcels=(
+        Parcel(
+            files={f"{split}.csv": "" for split in _SPLITS},
+            note="ask for a name and a password at https://sites.google.com/site/describingmovies and take "
+            "LSMDC16_annos_training.csv, LSMDC16_annos_val.csv and LSMDC16_challenge_1000_publictect.csv of lsmdc2016 for "
+            "train.csv, valid.csv and test.csv",
+        ),
+        Parcel(
+            files=dict.fromkeys(_FEATURES.values(), ""),
+            urls=(EVALUATION,),
+            members=dict.fromkeys(_FEATURES, ""),
+            then=tuple(f"xmbench data convert {DOWNLOADS}/{old} lsmdc/{new}" for old, new in _FEATURES.items()),
+            note="where the release has no features of train, compute them by github.com/antoine77340/video_feature_extractor",
+        ),
+        Parcel(
+            files={"valid_features.npz": ""},
+            note="the released command line names none any more: val_features.pth of an earlier release, or compute them by "
+            "github.com/antoine77340/video_feature_extractor, and then xmbench data convert val_features.pth "
+            "valid_features.npz",
+        ),
+        word_vectors("lsmdc", *(f"lsmdc/{split}.csv" for split in _SPLITS)),
+    ),
+    checks=f"six columns in every line; {CHECKS}",
 )
 
 

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 
-from xmbench.datasets._multilabel import FORMAT, UNVERIFIED, load_npz
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._multilabel import CHECKS, FORMAT, UNVERIFIED, load_npz
+from xmbench.types import Dataset
 
 _FILE = "mirflickr25k.npz"
 
 CARD = Card(
     name="mirflickr25k",
     title="MIRFlickr-25K, multi-label",
-    source=f"press.liacs.nl/mirflickr: images, tags and annotations; features and split are yours. Write {_FILE}: {FORMAT}",
+    source="MIRFlickr of LIACS, Leiden; features and split are yours",
     licence="images under Creative Commons licences of their own",
     citation="Huiskes and Lew, The MIR Flickr Retrieval Evaluation, ACM MIR 2008; "
     "Yang et al., Rethinking Label-Wise Cross-Modal Retrieval from a Semantic Sharing Perspective, IJCAI 2021",
@@ -20,7 +21,14 @@ CARD = Card(
     multi_label=True,
     labels_per_item=3.8,
     unverified=UNVERIFIED,
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="images, tags and annotations are at https://press.liacs.nl/mirflickr/mirdownload.html, as mirflickr25k.zip "
+            f"and mirflickr25k_annotations_v080.zip in mirflickr25k.v3b; compute features and write {_FILE}: {FORMAT}",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

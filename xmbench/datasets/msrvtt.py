@@ -14,26 +14,33 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmbench.cards import DOWNLOADS, Card, Parcel
 from xmbench.datasets._files import find_file, readable
 from xmbench.datasets._video import (
+    CHECKS,
+    EVALUATION,
     MAX_WORDS,
-    WORD_VECTORS,
     Part,
     assembled,
     captioned,
     grouped,
     held_out,
     read_table,
+    word_vectors,
 )
-from xmbench.types import Card, Dataset
+from xmbench.types import Dataset
 
-FILES = ("train.csv", "videodatainfo_2017.json", "train_features.npz", "test_sentences.csv", "test_features.npz", WORD_VECTORS)
+_TABLES = {  # file of the release -> as it is called here
+    "MSRVTT_train.csv": "train.csv",
+    "MSRVTT_data.json": "videodatainfo_2017.json",
+    "MSRVTT_JSFUSION_test.csv": "test_sentences.csv",
+}
+_FEATURES = {"MSRVTT_train.pth": "train_features.npz", "MSRVTT_JSFUSION_test.pth": "test_features.npz"}
 
 CARD = Card(
     name="msrvtt",
     title="MSR-VTT, 2D and 3D vectors and captions",
-    source="github.com/antoine77340/howto100m, metadata_eval.zip, and the annotations of MSR-VTT 2017; features and word "
-    "vectors by `xmbench data convert`",
+    source="MSR-VTT 2017, in the files of github.com/antoine77340/howto100m",
     licence="videos belong to their authors: research",
     citation="Xu et al., MSR-VTT: A Large Video Description Dataset for Bridging Video and Language, CVPR 2016; "
     "Miech et al., HowTo100M, ICCV 2019",
@@ -44,7 +51,27 @@ CARD = Card(
     word_vectors=(MAX_WORDS, 300),
     unverified=("sizes",),
     parameters={"valid_videos": "clips of train.csv that make the validation set, drawn with all their captions"},
-    files=FILES,
+    parcels=(
+        Parcel(
+            files=dict.fromkeys(_TABLES.values(), ""),
+            urls=(EVALUATION,),
+            members=_TABLES,
+            note="also in https://github.com/ArrowLuo/CLIP4Clip/releases/download/v0.0/msrvtt_data.zip, train.csv as "
+            "MSRVTT_train.7k.csv (7,010 clips) there",
+            dead=("http://ms-multimedia-challenge.com/2017/dataset",),
+        ),
+        Parcel(
+            files=dict.fromkeys(_FEATURES.values(), ""),
+            urls=(EVALUATION,),
+            members=dict.fromkeys(_FEATURES, ""),
+            then=tuple(f"xmbench data convert {DOWNLOADS}/{old} msrvtt/{new}" for old, new in _FEATURES.items()),
+            note="where the release has no features of train, compute them by "
+            "github.com/antoine77340/video_feature_extractor out of the videos, "
+            "https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip",
+        ),
+        word_vectors("msrvtt", "msrvtt/videodatainfo_2017.json", "msrvtt/test_sentences.csv"),
+    ),
+    checks=CHECKS,
 )
 
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from xmbench.datasets._released import LABEL_BASE, load_h5
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._released import CHECKS, LABEL_BASE, load_h5
+from xmbench.types import Dataset
 
 _FILE = "nus_wide_deep_doc2vec_data_42941.h5py"
 
 CARD = Card(
     name="nus_wide",
     title="NUS-WIDE, ten classes with one label per item, deep features of Hu et al.",
-    source="not public. Ask for the images and tags at lms.comp.nus.edu.sg (NUS-WIDE) and compute the features, VGG-19 for "
-    "images and Doc2Vec for tags, or ask the authors of github.com/penghu-cs/MRL, whose issue 8 names the list of items",
+    source="NUS-WIDE of the National University of Singapore; items and features of the authors of github.com/penghu-cs/MRL",
     licence="features are not redistributable: the images are the photographers', the list is for research",
     citation="Chua et al., NUS-WIDE: A Real-World Web Image Database from National University of Singapore, CIVR 2009; "
     "Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021",
@@ -20,7 +20,16 @@ CARD = Card(
     widths={"image": 4096, "text": 300},
     classes=10,
     parameters={"label_base": LABEL_BASE},
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="ask for images and tags at "
+            "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html and compute the features, "
+            "VGG-19 for images and Doc2Vec (github.com/jhlau/doc2vec) for tags, of the items listed in "
+            "https://github.com/penghu-cs/MRL/issues/8; or ask its authors, who may not share the file",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass, replace
 
-from xmbench.datasets._multilabel import FORMAT, UNVERIFIED, load_npz
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._multilabel import CHECKS, FORMAT, UNVERIFIED, load_npz
+from xmbench.types import Dataset
 
 _FILE = "nus_wide_multilabel.npz"
 
 CARD = Card(
     name="nus_wide_multilabel",
     title="NUS-WIDE, multi-label",
-    source=f"lms.comp.nus.edu.sg (NUS-WIDE): tags and concepts; features and split are yours. Write {_FILE}: {FORMAT}",
+    source="NUS-WIDE of the National University of Singapore; features and split are yours",
     licence="for research; the images are the photographers'",
     citation="Chua et al., NUS-WIDE: A Real-World Web Image Database from National University of Singapore, CIVR 2009; "
     "Yang et al., Rethinking Label-Wise Cross-Modal Retrieval from a Semantic Sharing Perspective, IJCAI 2021",
@@ -21,7 +22,15 @@ CARD = Card(
     labels_per_item=1.9,
     unverified=UNVERIFIED,
     parameters={"classes": "81 concepts, or 21 for the subset of the most frequent ones"},
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="tags and concepts are named at https://github.com/NExTplusplus/NUS-WIDE, images on request at "
+            "https://lms.comp.nus.edu.sg/wp-content/uploads/2019/research/nuswide/NUS-WIDE.html; "
+            f"compute features and write {_FILE}: {FORMAT}",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from xmbench.types import Array, Card, Dataset, Modality, PairedSet, Rows, one_hot
+from xmbench.cards import Card
+from xmbench.types import Array, Dataset, Modality, PairedSet, Rows, one_hot
 
 _SMALLEST_SUBGROUP = 15
 

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmbench.cards import Card
 from xmbench.datasets._video import WordRows
 from xmbench.datasets._vocabulary import END, SPECIAL_WORDS, START
-from xmbench.types import Array, Card, Dataset, Modality, PairedSet, Rows, one_hot, stream
+from xmbench.types import Array, Dataset, Modality, PairedSet, Rows, one_hot, stream
 
 _NAMES = ("image", "text", "audio", "video", "model")
 _WIDTHS = {name: 64 - 8 * v for v, name in enumerate(_NAMES)}

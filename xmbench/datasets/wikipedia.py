@@ -5,12 +5,22 @@ from typing import Literal
 
 import numpy as np
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import find_file
-from xmbench.types import Array, Card, Dataset, Modality, PairedSet, Rows, one_hot
+from xmbench.types import Array, Dataset, Modality, PairedSet, Rows, one_hot
 
-_SOURCE = "https://raw.githubusercontent.com/emanuetre/crossmodal/master/wikipedia_info/"
+_COPIES = (
+    "https://raw.githubusercontent.com/emanuetre/crossmodal/master/wikipedia_info/",
+    "https://cdn.jsdelivr.net/gh/emanuetre/crossmodal@master/wikipedia_info/",
+)
 _FEATURES = "raw_features.mat"
 _LISTS = {"train": "trainset_txt_img_cat.list", "test": "testset_txt_img_cat.list"}
+_FILES = (  # name, sha256, bytes
+    (_FEATURES, "ca628f765a69575e168ab29eb97f5ade12fadf47b31de1328c7ff631c7f225ae", 1075232),
+    (_LISTS["train"], "30c1ba8afbe90da5986de9b12496b6dd2e4680d3876b79ab7aae2e437d5819a3", 155153),
+    (_LISTS["test"], "ec3123ee31cc89dd95fbeb23eb73b2ecfd1d8909bba863723471aad99408c1eb", 49494),
+)
+_ORIGINAL = "also in http://www.svcl.ucsd.edu/projects/crossmodal/wikipedia_dataset.zip, with the images and texts"
 _MINILM = "wikipedia_text_minilm384.npz"
 _CLASSES = (
     "art", "biology", "geography", "history", "literature", "media", "music", "royalty", "sport", "warfare",
@@ -20,7 +30,7 @@ _VALID = 231  # the released MRL loader takes the first 231 test rows as validat
 CARD = Card(
     name="wikipedia",
     title="Wikipedia featured articles (SVCL release)",
-    source="www.svcl.ucsd.edu/projects/crossmodal, read from a public copy of the same files",
+    source="www.svcl.ucsd.edu/projects/crossmodal, of which github.com/emanuetre/crossmodal has a copy of the same files",
     licence="research release without a licence text; texts CC BY-SA (Wikipedia)",
     citation="Rasiwasia et al., A New Approach to Cross-Modal Multimedia Retrieval, ACM Multimedia 2010; "
     "Costa Pereira et al., On the Role of Correlation and Abstraction in Cross-Modal Multimedia Retrieval, TPAMI 2014",
@@ -32,13 +42,19 @@ CARD = Card(
         "split": "mrl: 2173 / 231 / 462, validation = first 231 test rows; svcl: 2173 / 693, validation = test",
         "standardise": "each feature to mean 0 and variance 1, by the train split",
     },
-    sha256={
-        _FEATURES: "ca628f765a69575e168ab29eb97f5ade12fadf47b31de1328c7ff631c7f225ae",
-        _LISTS["train"]: "30c1ba8afbe90da5986de9b12496b6dd2e4680d3876b79ab7aae2e437d5819a3",
-        _LISTS["test"]: "ec3123ee31cc89dd95fbeb23eb73b2ecfd1d8909bba863723471aad99408c1eb",
-        _MINILM: "c95a5a0ceca988b1954fe812a132ee4f8ca0ac4eff546b3e627893ff32c885d5",
-    },
-    urls={name: _SOURCE + name for name in (_FEATURES, *_LISTS.values())},
+    parcels=(
+        *(
+            Parcel(files={name: sha256}, urls=tuple(copy + name for copy in _COPIES), size=size, note=_ORIGINAL)
+            for name, sha256, size in _FILES
+        ),
+        Parcel(
+            files={_MINILM: "c95a5a0ceca988b1954fe812a132ee4f8ca0ac4eff546b3e627893ff32c885d5"},
+            note="this project's embeddings of the sections, at no public address; for wikipedia.text=minilm alone: arrays "
+            "T_tr (2173, 384) and T_te (693, 384), all-MiniLM-L6-v2 of the texts in the order of the lists",
+            needed=False,
+        ),
+    ),
+    checks="the sha256 of every file",
 )
 
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from xmbench.datasets._released import LABEL_BASE, load_h5
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._released import CHECKS, LABEL_BASE, load_h5
+from xmbench.types import Dataset
 
 _FILE = "wiki_deep_doc2vec_data_corr_ae.h5py"
 _COMMIT = "914fdd70e9ad74530a7d8246ee4612442159c06b"  # of the first release, 7 April 2021
@@ -12,8 +13,7 @@ _COMMIT = "914fdd70e9ad74530a7d8246ee4612442159c06b"  # of the first release, 7 
 CARD = Card(
     name="wikipedia_deep",
     title="Wikipedia featured articles, deep features of Hu et al.",
-    source=f"github.com/penghu-cs/MRL, data/wiki/{_FILE}, as first committed. Its sha256 is not known and the address has not "
-    "been tried: keys and sizes are checked instead; `git hash-object` of the file begins with e3ffcb7a6e42a853",
+    source="the authors of MRL, github.com/penghu-cs/MRL, as first committed",
     licence="repository under the MIT licence; texts CC BY-SA (Wikipedia)",
     citation="Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021; "
     "Rasiwasia et al., A New Approach to Cross-Modal Multimedia Retrieval, ACM Multimedia 2010",
@@ -21,7 +21,15 @@ CARD = Card(
     widths={"image": 4096, "text": 300},
     classes=10,
     parameters={"label_base": LABEL_BASE},
-    urls={_FILE: f"https://raw.githubusercontent.com/penghu-cs/MRL/{_COMMIT}/data/wiki/{_FILE}"},
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            urls=(f"https://raw.githubusercontent.com/penghu-cs/MRL/{_COMMIT}/data/wiki/{_FILE}",),
+            note="data/wiki of github.com/penghu-cs/MRL. No sha256 of it is known; `git hash-object` of the file prints "
+            "e3ffcb7a6e42a853e24154a7834cbbeb21a913a7",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

@@ -3,16 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from xmbench.datasets._released import LABEL_BASE, load_h5
-from xmbench.types import Card, Dataset
+from xmbench.cards import Card, Parcel
+from xmbench.datasets._released import CHECKS, LABEL_BASE, load_h5
+from xmbench.types import Dataset
 
 _FILE = "xmedianet_deep_doc2vec_data.h5py"
 
 CARD = Card(
     name="xmedianet",
     title="XMediaNet, images and texts, deep features of Hu et al.",
-    source="not public. Ask Peking University for XMediaNet (www.icst.pku.edu.cn/mipl/XMedia) and compute the features, VGG-19 "
-    "for images and Doc2Vec for texts, or ask the authors of github.com/penghu-cs/MRL",
+    source="PKU XMediaNet of Peking University; features of the authors of github.com/penghu-cs/MRL",
     licence="for research, on request",
     citation="Peng, Qi and Yuan, Modality-Specific Cross-Modal Similarity Measurement with Recurrent Attention Network, "
     "TIP 2018; Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021",
@@ -20,7 +20,15 @@ CARD = Card(
     widths={"image": 4096, "text": 300},
     classes=200,
     parameters={"label_base": LABEL_BASE},
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="ask Peking University for PKU XMediaNet, https://www.icst.pku.edu.cn/mipl/lwsjjxz/dataset, and compute the "
+            "features, VGG-19 for images and Doc2Vec for texts; or ask the authors of github.com/penghu-cs/MRL, who may not "
+            "share the file",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

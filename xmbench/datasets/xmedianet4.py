@@ -2,19 +2,18 @@
 
 from dataclasses import dataclass
 
+from xmbench.cards import Card, Parcel
 from xmbench.datasets._files import find_file
 from xmbench.datasets._mat import mat_variable
-from xmbench.datasets._released import Part, Parts, assembled, checked, joint_base
-from xmbench.types import Card, DataError, Dataset
+from xmbench.datasets._released import CHECKS, Part, Parts, assembled, checked, joint_base
+from xmbench.types import DataError, Dataset
 
 _FILE = "XMediaNet4View_pairs.mat"
 
 CARD = Card(
     name="xmedianet4",
     title="XMediaNet, four modalities, features of Hu et al.",
-    source="not public. Ask Peking University for XMediaNet (www.icst.pku.edu.cn/mipl/XMedia) and compute the features, or ask "
-    "the authors of github.com/penghu-cs/MRL. Neither paper nor code states sizes and widths or names the modalities: "
-    "the order here is that of the released command line (image, text, audio, 3D)",
+    source="PKU XMediaNet of Peking University; features of the authors of github.com/penghu-cs/MRL",
     licence="for research, on request",
     citation="Peng, Qi and Yuan, Modality-Specific Cross-Modal Similarity Measurement with Recurrent Attention Network, "
     "TIP 2018; Hu et al., Learning Cross-Modal Retrieval with Noisy Labels, CVPR 2021",
@@ -22,7 +21,16 @@ CARD = Card(
     widths={"image": 4096, "text": 300, "audio": 29, "model": 4700},  # the last two as in XMedia, the smaller collection
     classes=200,
     unverified=("sizes", "image", "text", "audio", "model"),
-    files=(_FILE,),
+    parcels=(
+        Parcel(
+            files={_FILE: ""},
+            note="ask Peking University for PKU XMediaNet, https://www.icst.pku.edu.cn/mipl/lwsjjxz/dataset, and compute the "
+            "features; or ask the authors of github.com/penghu-cs/MRL, who may not share the file. Neither paper nor code "
+            "states sizes and widths or names the modalities: the order is that of the released command line, image, text, "
+            "audio, 3D",
+        ),
+    ),
+    checks=CHECKS,
 )
 
 

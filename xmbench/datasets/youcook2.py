@@ -11,14 +11,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from xmbench.cards import DOWNLOADS, Card, Parcel
 from xmbench.datasets._files import find_file
-from xmbench.datasets._video import KINDS, MAX_WORDS, NUMBERS, WORD_VECTORS, Part, assembled, held_out, npz_arrays, unit
-from xmbench.types import Card, DataError, Dataset
+from xmbench.datasets._video import (
+    CHECKS,
+    EVALUATION,
+    KINDS,
+    MAX_WORDS,
+    NUMBERS,
+    Part,
+    assembled,
+    held_out,
+    npz_arrays,
+    unit,
+    word_vectors,
+)
+from xmbench.types import DataError, Dataset
+
+_FILES = {"youcook_train.pkl": "train.npz", "youcook_val.pkl": "val.npz"}
 
 CARD = Card(
     name="youcook2",
     title="YouCook2, 2D and 3D vectors and captions",
-    source="github.com/antoine77340/howto100m, metadata_eval.zip; the pickles and word vectors by `xmbench data convert`",
+    source="YouCook2, in the files of github.com/antoine77340/howto100m",
     licence="videos belong to their authors: research",
     citation="Zhou, Xu, Corso, Towards Automatic Learning of Procedures from Web Instructional Videos, AAAI 2018; "
     "Miech et al., HowTo100M, ICCV 2019",
@@ -28,7 +43,18 @@ CARD = Card(
     word_vectors=(MAX_WORDS, 300),
     unverified=("sizes",),
     parameters={"valid_videos": "training videos whose clips make the validation set"},
-    files=("train.npz", "val.npz", WORD_VECTORS),
+    parcels=(
+        Parcel(
+            files=dict.fromkeys(_FILES.values(), ""),
+            urls=(EVALUATION,),
+            members=dict.fromkeys(_FILES, ""),
+            then=tuple(f"xmbench data convert {DOWNLOADS}/{old} youcook2/{new}" for old, new in _FILES.items()),
+            note="where the release has no train: github.com/antoine77340/video_feature_extractor out of the videos of "
+            "http://youcook2.eecs.umich.edu",
+        ),
+        word_vectors("youcook2", *(f"youcook2/{new}" for new in _FILES.values())),
+    ),
+    checks=CHECKS,
 )
 
 

@@ -1,7 +1,6 @@
 """From the files of a request to a dataset's folder: modalities, pairs, labels, splits, words, card."""
 
 import datetime
-import hashlib
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -12,11 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmbench.datasets._imported import CARD_FILE, EXTRACT, LAYOUT
+from xmbench.datasets._imported import CARD_FILE, LAYOUT
 from xmbench.datasets._vocabulary import Captions, build_vocabulary, numbered, tokenised
 from xmbench.importing import captions as caption_files
 from xmbench.importing import findings, splits
 from xmbench.importing.captions import Captioned, image_rows
+from xmbench.importing.cards import next_command, version_of
 from xmbench.importing.folders import check_name, files_of, new_folder, save, toml
 from xmbench.importing.images import Images, beside, read_images
 from xmbench.importing.items import Items, features, of_images, text_hashes
@@ -258,9 +258,10 @@ def _splits(draft: _Draft, told: Codes | None, labels: Labels | None, of: str) -
 
 
 def _write_words(draft: _Draft) -> None:
-    """Captions as word ids, by the words of train and valid."""
+    """Captions as they are, for `xmbench features extract`, and as word ids, by the words of train and valid."""
     if draft.captions is None:
         return
+    (draft.folder / "text.captions.json").write_text(json.dumps(draft.captions.texts), "utf-8")
     whole = tokenised(draft.captions.where, draft.captions.texts)
     learnt = draft.split_of("text")
     counts = np.diff(whole.ends, prepend=0)
@@ -323,7 +324,9 @@ def _facts(draft: _Draft, request: Request) -> dict[str, Any]:
     facts["copies"] = findings.copy_facts(hashes, {name: draft.split_of(name) for name in hashes}, names)
     if draft.notes:
         facts["notes"] = {str(i): note for i, note in enumerate(draft.notes, 1)}
-    facts["next"] = _next(draft, request.name)
+    kinds = [set(items.shapes) for items in draft.items.values()]
+    several = any(labels.ndim == 2 for labels in draft.labels.values())
+    facts["next"] = next_command(request.name, kinds, bool(draft.labels), several)
     return facts
 
 
@@ -334,25 +337,6 @@ def _words_of(items: Items) -> str:
         stored = f", {items.stored[kind]} in the files" if kind in items.stored else ""
         parts.append(f"{kind} {' x '.join(f'{n:,}' for n in shape)}{stored}")
     return "; ".join(parts) or f"{items.n:,}, without features"
-
-
-def _next(draft: _Draft, name: str) -> str:
-    """A command that fits what there is."""
-    if any(not items.shapes for items in draft.items.values()):
-        command = EXTRACT.format(name).removeprefix("next: ")
-        return f"{command}; until then nothing can run: the images are listed, and have no features"
-    kinds = [set(items.shapes) for items in draft.items.values()]
-    vectors = all("vectors" in kind for kind in kinds)
-    if vectors and draft.labels:
-        several = next(iter(draft.labels.values())).ndim == 2
-        methods = "labelwise,mcca" if several else "mrl,ce,mcca"
-    elif vectors:
-        methods = "infonce,pls" if len(kinds) == 2 else "mcca"
-    elif len(kinds) == 2 and "sequences" in kinds[0] and "tokens" in kinds[1]:
-        methods = "vse,scan"
-    else:
-        return f"import vectors of every modality too: few methods read the features that {name} has"
-    return f"xmbench run --methods {methods} --dataset {name}"
 
 
 def _card(draft: _Draft, request: Request, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -392,8 +376,7 @@ def _card(draft: _Draft, request: Request, facts: Mapping[str, Any]) -> dict[str
         card["wanted"] = wanted
     if draft.images is not None:
         card["images"] = str(draft.images.folder)
-    content = json.dumps([card["modalities"], sizes, draft.class_names, {name: file["sha256"] for name, file in files.items()}])
-    card["version"] = hashlib.sha256(content.encode()).hexdigest()[:12]
+    card["version"] = version_of(card["modalities"], sizes, draft.class_names, files)
     card["sizes"] = sizes
     card["widths"] = {name: items.shapes["vectors"][1] for name, items in draft.items.items() if "vectors" in items.shapes}
     card["files"] = files

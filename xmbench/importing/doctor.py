@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from xmbench.cards import Card
 from xmbench.datasets import dataset_card, dataset_names
 from xmbench.datasets._files import file_sha256, readable
 from xmbench.datasets._twins import PREFIX
@@ -17,7 +18,7 @@ from xmbench.importing.contents import Inside, arrays_in, histogram
 from xmbench.importing.images import ENDINGS
 from xmbench.importing.tables import first_lines, split_in
 from xmbench.importing.text import fallback_note, plain
-from xmbench.types import Card, DataError
+from xmbench.types import DataError
 
 _ARRAYS = {".npy", ".npz", ".mat", ".h5", ".hdf5", ".h5py"}
 _PICKLES = {".pkl", ".pickle", ".pt", ".pth", ".bin"}
@@ -89,7 +90,7 @@ def _cards() -> list[Card]:
 
 
 def _recognised(what: str, card: Card, file: str, **more: Any) -> Facts:
-    place = f"XMBENCH_DATA/{card.folder or card.name}/{file}"
+    place = f"XMBENCH_DATA/{card.place}/{file}"
     return {"what": what, "dataset": card.name, "title": card.title, "put it at": place, **more}
 
 
@@ -151,7 +152,7 @@ def _by_keys(path: Path, names: tuple[str, ...], arrays: dict[str, Inside], coun
 def _of_regions(path: Path, only: Inside) -> Facts:
     """Regions of one of the datasets with regions, by their number and width."""
     for card in _cards():
-        if len(only.shape) == 3 and card.regions == only.shape[1:] and card.captions and card.files + tuple(card.sha256):
+        if len(only.shape) == 3 and card.regions == only.shape[1:] and card.captions and card.files:
             split = split_in(path.stem) or next((name for name, n in card.sizes.items() if n == only.shape[0]), None)
             fits = [name for name, n in card.sizes.items() if n == only.shape[0]]
             if not fits and "sizes" not in card.unverified:
@@ -277,12 +278,8 @@ def _of_precomp_text(path: Path) -> Facts:
     with path.open("rb") as file:
         n = sum(1 for _ in file)
     split = split_in(path.stem) or ""
-    cards = [
-        card
-        for card in _cards()
-        if card.regions and card.sizes.get(split, 0) * card.captions == n and path.name not in card.urls
-    ]
-    card = next((card for card in cards if card.files or card.sha256), None)
+    cards = [card for card in _cards() if card.regions and card.sizes.get(split, 0) * card.captions == n]
+    card = next((card for card in cards if card.files), None)
     return _recognised(f"{n:,} lines, as many as captions of {card.name}, {split}", card, path.name) if card else {}
 
 

@@ -72,7 +72,7 @@ def new_folder(name: str) -> Iterator[Path]:
             try:
                 yield folder
                 for path in folder.iterdir():
-                    _sync(path)
+                    sync(path)
                 sync_folder(folder)
                 folder.rename(root / name)
                 sync_folder(root)
@@ -108,7 +108,8 @@ def _remove_leftovers(hidden: Path) -> None:
                 continue
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring the content of a file to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

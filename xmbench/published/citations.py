@@ -1,4 +1,4 @@
-"""References to cite: one BibTeX entry per paper, whose field `names` lists the methods and datasets here that rest on it."""
+"""References to cite: one BibTeX entry per paper; its field `names` lists the methods, datasets and numbers that rest on it."""
 
 import re
 from collections.abc import Collection
@@ -23,10 +23,10 @@ def _entries() -> tuple[tuple[str, frozenset[str]], ...]:
 
 
 def cited() -> frozenset[str]:
-    """Names of the methods and datasets that there is a reference for."""
+    """Names of the methods, datasets and papers of published numbers that there is a reference for."""
     return frozenset[str]().union(*(names for _, names in _entries()))
 
 
 def bibtex(names: Collection[str]) -> str:
-    """The entries of these methods and datasets, each once, in the order of the file; names without one are passed over."""
+    """The entries of these names, each once, in the order of the file; names without one are passed over."""
     return "\n\n".join(entry for entry, of in _entries() if not of.isdisjoint(names))

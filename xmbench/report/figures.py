@@ -50,7 +50,9 @@ FIGURES: dict[str, Kind] = {
     "noise": Kind(noise_curves, "finished runs, best at several rates: `--rates 0,0.2,0.4,0.6,0.8`"),
     "training": Kind(training_curves, "a method that learns in two epochs or more, such as mrl"),
     "accuracy": Kind(
-        accuracy_curves, f"a method that learns in epochs, and for accuracy one with class scores, such as ce, mrl or deep_sm{_NEWER}", "map"
+        accuracy_curves,
+        f"a method that learns in epochs, and for accuracy one with class scores, such as ce, mrl or deep_sm{_NEWER}",
+        "map",
     ),
     "tsne": Kind(tsne, f"embeddings of at most 30,000 items, one vector each: {_KEEP}", "map"),
     "clusters": Kind(clusters, f"embeddings and learnt centres, which mrl records: {_KEEP}{_NEWER}", "map"),
@@ -79,7 +81,9 @@ def lacking(made: Sequence[tuple[Group, Mapping[str, Sequence[File]]]], kinds: C
     lines = []
     for name, kind in FIGURES.items():
         if name in kinds and not any(name in of_group for _, of_group in made):
-            lines.append(f"no {name}: it is of data {'with labels' if kind.metric == 'map' else 'of pairs'}, and needs {kind.needs}")
+            lines.append(
+                f"no {name}: it is of data {'with labels' if kind.metric == 'map' else 'of pairs'}, and needs {kind.needs}"
+            )
         groups = [group.slug for group, kinds in made if name in kinds and not kinds[name]]
         drawn = any(kinds.get(name) for _, kinds in made)
         if groups and not (kind.once and drawn):

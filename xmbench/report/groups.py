@@ -53,6 +53,7 @@ class Reader:
     _small: dict[str, Arrays] = field(default_factory=dict)
     _names: dict[str, frozenset[str]] = field(default_factory=dict)
     _per_query: dict[str, Arrays] = field(default_factory=dict)
+    _pairs: dict[tuple[str, str], Arrays] = field(default_factory=dict)
 
     def small(self, run_id: str) -> Arrays:
         """PR curves and training history of a run."""
@@ -75,6 +76,18 @@ class Reader:
             arrays = self.results.arrays(run_id)
             self._per_query[run_id] = {k: v for k, v in arrays.items() if k.startswith("per_query/") and "/mean/" in k}
         return self._per_query[run_id]
+
+    def pairs(self, group: "Group") -> Arrays:
+        """Modality -> item of every test pair, of the first run of a method that kept them; empty where none did."""
+        key = (group.slug, group.split)
+        if key not in self._pairs:
+            self._pairs[key] = {}
+            for run_id in {str(run["label"]): str(run["run_id"]) for run in reversed(group.finished)}.values():
+                items = strip_prefix(self.results.arrays(run_id), f"items/{group.split}/")
+                if found := {name.removesuffix("/pairs"): part for name, part in items.items() if name.endswith("/pairs")}:
+                    self._pairs[key] = found
+                    break
+        return self._pairs[key]
 
     def all(self, run_id: str) -> Arrays:
         """Everything kept of a run, embeddings included."""

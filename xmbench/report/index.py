@@ -14,15 +14,18 @@ from xmbench.report.markup import inline, template
 from xmbench.report.words import counted, dataset_words, noise_words, protocol_words, run_words, scheme_words
 
 
+COLUMNS = ["file", *KEY, "split", "noise", "noise_shas", "n_runs", "run_set", "run_ids"]
+
+
 def write_provenance(out: Path, files: Sequence[File]) -> Path:
     """Write which runs, noise and protocol each file shows, a line per file and group; earlier files keep their lines."""
     path = out / "provenance.csv"
     shown = {id(file.runs): file.runs for file in files}  # many files show the same runs
     listed = {key: _listed(runs) for key, runs in shown.items()}
     origins = [_origin(file) | listed[id(file.runs)] for file in files]
-    told = pd.DataFrame(origins)
+    told = pd.DataFrame(origins, columns=COLUMNS)
     if path.is_file():
-        earlier = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=told.columns)
+        earlier = pd.read_csv(path, dtype=str, keep_default_na=False).reindex(columns=COLUMNS)
         there = [(out / str(name)).is_file() for name in earlier["file"]]
         told = pd.concat([told, earlier[~earlier["file"].isin(told["file"]) & np.array(there, dtype=bool)]])
     write_text(path, told.to_csv(index=False, lineterminator="\n"))
