@@ -55,7 +55,10 @@ soak: $(installed) ## faults and hostile files without end: kills, full disks, d
 	$(bin)/python scripts/soak.py --kills 20 --backend dask
 	XMBENCH_FUZZ=100000 $(bin)/python -m pytest tests/test_fuzz.py
 
+release: $(installed) ## wheel and sdist, built, looked into and tried on the oldest and newest Python and dependencies
+	$(bin)/python scripts/release.py --python python3.11 --python python3.13 --resolution lowest-direct --resolution highest
+
 clean: ## remove environments, caches, and the demo's output
 	rm -rf .venv .venv-ci build dist .mypy_cache .pytest_cache .ruff_cache results/demo reports/demo
 
-.PHONY: help install demo test test-slow check format docs bench soak clean
+.PHONY: help install demo test test-slow check format docs bench release soak clean

@@ -22,9 +22,9 @@ To go on with a reference that lacks runs, copy its parquet and npz files into t
 what is missing.
 
 All rows go into one parquet file, of trials the validation rows. Of the arrays every run keeps its precision-recall curves, its
-history and its lists of pairs, and of the selected epoch what MAP and rSum are the means of, per query, for intervals and
-tests; embeddings and input features stay at one noise rate, for the t-SNE figure. Rankings and other values per query are
-left out: they are large.
+history and its lists of pairs, and where all runs of the store have it, what MAP and rSum are the means of at the selected
+epoch, per query, for intervals and tests; embeddings and input features stay at one noise rate, for the t-SNE figure. Rankings
+and other values per query are left out: they are large.
 """
 
 from pathlib import Path
@@ -54,12 +54,14 @@ def main(source: Path, target: Path, embeddings: str | None, name: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     for old in target.glob("*.npz"):
         old.unlink()
-    for run in rows[rows["trial"].isna()].drop_duplicates("run_id").itertuples():
+    runs = rows[rows["trial"].isna() & (rows["status"] == "ok")].drop_duplicates("run_id")
+    tested = all(any(name.startswith(PER_QUERY) for name in store.arrays(run_id)) for run_id in runs["run_id"])
+    for run in runs.itertuples():
         wanted = SMALL + (SHOWN if run.noise_rate == TSNE_RATE and run.method in kept else ())
         arrays = {
             name: array
             for name, array in store.arrays(run.run_id).items()
-            if name.startswith(wanted) or (name.startswith(PER_QUERY) and name.endswith(METRICS))
+            if name.startswith(wanted) or (tested and name.startswith(PER_QUERY) and name.endswith(METRICS))
         }
         if arrays:
             np.savez_compressed(target / f"{run.run_id}.npz", **arrays)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xmbench.completion import one
 from xmbench.printing import FORMAT, print_facts, print_frame
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def list_(form: str) -> None:
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=one("datasets"))
 @FORMAT
 def info(name: str, form: str) -> None:
     """The card of a dataset: sizes, files, how it was imported, or where its files are to be had and to be put."""
@@ -102,7 +103,7 @@ def info(name: str, form: str) -> None:
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=one("datasets"))
 @FORMAT
 def download(name: str, form: str) -> None:
     """Download the files of a public dataset below the data root, as far as they may be; a stopped download goes on.
@@ -142,7 +143,7 @@ def _bars() -> Iterator["Shown"]:
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=one("datasets"))
 @FORMAT
 def verify(name: str, form: str) -> None:
     """Read every file of a dataset and compare it with its sha256, where that is known; exit 5 where one differs."""
@@ -168,7 +169,7 @@ def verify(name: str, form: str) -> None:
 
 
 @data.command()
-@click.argument("file")
+@click.argument("file", shell_complete=one(files=True))
 @FORMAT
 def doctor(file: str, form: str) -> None:
     """What FILE is: a released file of a paper's dataset, or what is inside and which import would fit."""
@@ -178,7 +179,7 @@ def doctor(file: str, form: str) -> None:
 
 
 @data.command()
-@click.argument("name")
+@click.argument("name", shell_complete=one("datasets"))
 def remove(name: str) -> None:
     """Remove an imported dataset. The files that it was imported from stay."""
     from xmbench.importing.folders import remove as remove_folder

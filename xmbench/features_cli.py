@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from xmbench.completion import one
 from xmbench.printing import FORMAT, print_facts, print_frame
 
 
@@ -24,7 +25,7 @@ def list_(form: str) -> None:
 
 
 @features.command()
-@click.argument("name")
+@click.argument("name", shell_complete=one("datasets"))
 @click.option("--image", metavar="EXTRACTOR", help="For images.  [default: efficientnet_lite0]")
 @click.option("--text", metavar="EXTRACTOR", help="For captions.  [default: minilm]")
 @click.option(
@@ -52,10 +53,10 @@ def extract(name: str, image: str | None, text: str | None, weights: tuple[str, 
     from xmbench.features import extract as extract_features
 
     paths: dict[str, str] = {}
-    for one in weights:
-        modality, sign, path = one.partition("=")
+    for text in weights:
+        modality, sign, path = text.partition("=")
         if not sign:
-            raise click.BadParameter(f"must be MODALITY=PATH, got {one}", param_hint="--weights")
+            raise click.BadParameter(f"must be MODALITY=PATH, got {text}", param_hint="--weights")
         paths[modality] = path
     extractors = {modality: given for modality, given in (("image", image), ("text", text)) if given}
     print_facts(extract_features(Extraction(name=name, extractors=extractors, weights=paths, **options)), form)

@@ -13,7 +13,6 @@ from xmbench.report.groups import KEY, Group, decoded, short_hash
 from xmbench.report.markup import inline, template
 from xmbench.report.words import counted, dataset_words, noise_words, protocol_words, run_words, scheme_words
 
-
 COLUMNS = ["file", *KEY, "split", "noise", "noise_shas", "n_runs", "run_set", "run_ids"]
 
 
