@@ -12,7 +12,7 @@ from scipy import stats
 from xmbench.report.files import Context
 from xmbench.report.groups import READ, Reader, group_rows
 from xmbench.report.ranks import block_scores, not_separable, rank_diagram
-from xmbench.report.significance import letters, read_column
+from xmbench.report.significance import MAX_LETTERED, intervals, read_column, table_letters
 from xmbench.report.significance_table import significance_tables
 from xmbench.report.style import Palette
 from xmbench.store import Store
@@ -28,8 +28,12 @@ def values(level, seed, n=N, spread=0.05):
     return np.clip(0.5 * np.resize(DIFFICULTY, n) + level + noise, 0, 1).astype(np.float32)
 
 
-def write_run(store, method, per_query, rate=0.0, seed=0, metric="map", **columns):
-    """A finished run of two directions with these values per query, {direction: (n,)}."""
+def write_run(store, method, per_query, rate=0.0, seed=0, metric="map", pairs=True, **columns):
+    """A finished run of two directions with these values per query, {direction: (n,)}, and the test pairs.
+
+    Args:
+        pairs: True for query i of one direction with an equal share of the other's, None for none, or {modality: items}.
+    """
     facts = {
         "status": "ok", "dataset": "wikipedia", "dataset_params": "{}", "features": "image 8, text 8",
         "noise_scheme": "symmetric", "noise_rate": rate, "noise_seed": seed, "realised_rate": rate,
@@ -48,6 +52,10 @@ def write_run(store, method, per_query, rate=0.0, seed=0, metric="map", **column
         for direction, value in means.items()
     ]
     arrays = {f"per_query/test/best_valid/mean/{direction}/{metric}": part for direction, part in per_query.items()}
+    sizes = {direction.partition("2")[0]: len(part) for direction, part in per_query.items()}
+    n = max(sizes.values())
+    pairs = {name: np.arange(n) * size // n for name, size in sizes.items()} if pairs is True else pairs or {}
+    arrays |= {f"items/test/{name}/pairs": np.asarray(part, np.int32) for name, part in pairs.items()}
     Store(store).write(rows, arrays)
 
 
@@ -167,20 +175,67 @@ def test_an_empty_store_has_nothing_to_compare(xmbench, tmp_path):
     assert called.code == 6 and "no finished run" in called.err
 
 
+def clustered_interval(images, captions, pairs):
+    """The 95 % interval of the mean of both directions over clusters that pairs join, found by merging sets."""
+    clusters = []
+    for i, j in pairs:
+        joined = [c for c in clusters if c & {("image", i), ("text", j)}]
+        clusters = [c for c in clusters if c not in joined] + [{("image", i), ("text", j)}.union(*joined)]
+    values = {"image": images, "text": captions}
+    influence = np.array([
+        sum((values[name][i] - values[name].mean()) / len(values[name]) / 2 for name, i in cluster) for cluster in clusters
+    ])  # fmt: skip
+    n, centre = len(clusters), (images.mean() + captions.mean()) / 2
+    half = stats.t.ppf(0.975, n - 1) * np.sqrt(n * influence.var(ddof=1))
+    return centre - half, centre + half, n
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_items_are_those_that_the_pairs_join_whatever_their_order_and_number(tmp_path, shuffled):
+    """Images have one to five captions, in any order; one caption belongs to two images."""
+    rng = np.random.default_rng(5)
+    owners = np.repeat(np.arange(12), rng.integers(1, 6, 12))
+    order = rng.permutation(len(owners)) if shuffled else np.arange(len(owners))
+    pairs = np.array([*zip(owners, order, strict=True), (0, order[-1])])
+    quality = rng.random(12)  # captions of one image are alike
+    images, captions = quality + rng.normal(0, 0.05, 12), np.empty(len(owners))
+    captions[order] = quality[owners] + rng.normal(0, 0.05, len(owners))
+    of_queries = {"image2text": images.astype(np.float32), "text2image": captions.astype(np.float32)}
+    write_run(tmp_path, "ce", of_queries, seed=0, pairs={"image": pairs[:, 0], "text": pairs[:, 1]})
+    write_run(tmp_path, "mrl", of_queries, seed=1, pairs=None)  # only the first seed keeps them
+    (group,) = groups_of(tmp_path)
+    reader = Reader(Store(tmp_path))
+    column = read_column(reader, group, ["mrl"], "best_valid", "mean", "map", 0.0)
+    low, high, n_items = clustered_interval(images, captions, pairs)
+    interval = intervals(reader, (group, "mean", "map", 0.0), "best_valid")["mrl"]
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=1e-6)
+    assert column.values.values.shape == (1, n_items) == (1, 11) and not column.by_place
+
+
+@pytest.mark.parametrize("pairs", [None, {"image": [0, 1], "text": [0, N]}, {"image": [0, 1]}])
+def test_without_pairs_of_these_queries_items_are_told_by_place_and_it_is_said(xmbench, tmp_path, pairs):
+    for method in ("mrl", "ce"):
+        write_run(tmp_path / "s", method, both(0.1, 0), pairs=pairs)
+    (row,) = xmbench("compare", "mrl", "ce", "--store", tmp_path / "s", "--format", "json").json
+    assert row["note"] == (
+        "training variance not included; what belongs to one item is told by the place of queries, since no run kept the pairs"
+    )
+
+
 def test_runs_with_other_queries_are_no_pairs(store):
     write_run(store, "short", both(0.2, 0, n=30))
     (group,) = groups_of(store)
     with pytest.raises(ValueError, match="must have the same test queries"):
-        letters(Reader(Store(store)), group, "best_valid", "mean", "map", 0.0)
+        table_letters(Reader(Store(store)), [(group, "mean", "map", 0.0)], "best_valid")[0]
 
 
 def test_letters_of_a_column_leave_out_oracles(store):
     (group,) = groups_of(store)
     reader = Reader(Store(store))
-    assert letters(reader, group, "best_valid", "mean", "map", 0.0) == {"mrl": "a", "ce": "b"}
-    assert set(letters(reader, group, "best_valid", "mean", "map", 0.4).values()) == {"a"}
-    assert letters(reader, group, "best_valid", "mean", "medr", 0.4) == {}
-    assert letters(reader, group, "last", "mean", "map", 0.4) == {}
+    assert table_letters(reader, [(group, "mean", "map", 0.0)], "best_valid")[0] == {"mrl": "a", "ce": "b"}
+    assert set(table_letters(reader, [(group, "mean", "map", 0.4)], "best_valid")[0].values()) == {"a"}
+    assert table_letters(reader, [(group, "mean", "medr", 0.4)], "best_valid")[0] == {}
+    assert table_letters(reader, [(group, "mean", "map", 0.4)], "last")[0] == {}
 
 
 def context_of(store, out):
@@ -189,14 +244,61 @@ def context_of(store, out):
     return Context(Reader(Store(store)), Palette(sorted({label for g in groups for label in g.labels})), out, groups)
 
 
+def test_letters_are_of_the_methods_shown(store):
+    """Of one method alone there is nothing to test."""
+    (group,) = groups_of(store)
+    reader = Reader(Store(store))
+    assert table_letters(reader, [(group.only(["ce"], []), "mean", "map", 0.0)], "best_valid") == [{"ce": "a"}]
+
+
+def test_holm_is_over_all_columns_of_a_table(tmp_path):
+    """p is about .03 in one column and .8 in the other: separable alone, and no more with two columns in the table."""
+    noise = np.random.default_rng(3).normal(size=N)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)
+    for rate, errors in ((0.0, 2.2), (0.4, 0.3)):
+        differences = (0.5 + 0.05 * (noise + errors / np.sqrt(N))).astype(np.float32)
+        write_run(tmp_path, "mrl", {"image2text": differences, "text2image": differences}, rate)
+        write_run(tmp_path, "ce", {name: np.full(N, 0.5, np.float32) for name in ("image2text", "text2image")}, rate)
+    (group,) = groups_of(tmp_path)
+    columns = [(group, "mean", "map", rate) for rate in group.rates]
+    assert table_letters(Reader(Store(tmp_path)), columns[:1], "best_valid") == [{"mrl": "a", "ce": "b"}]
+    assert table_letters(Reader(Store(tmp_path)), columns, "best_valid") == [{"mrl": "a", "ce": "a"}] * 2
+
+
+def test_methods_without_a_seed_in_common_share_no_letter(store, tmp_path):
+    """pls ran with a seed that no other has: nothing tells whether it differs."""
+    write_run(store, "pls", both(0.3, 9), 0.0, 9)
+    (group,) = groups_of(store)
+    assert table_letters(Reader(Store(store)), [(group, "mean", "map", 0.0)], "best_valid")[0] == {"mrl": "a", "ce": "b"}
+    files = {file.path.suffix: file.path for file in significance_tables(group, context_of(store, tmp_path / "out"))}
+    text = files[".md"].read_text()
+    assert "No letter, for want of a seed in common with each of the others: pls at 0." in text
+
+
+def test_of_many_methods_each_is_compared_with_the_best_only(tmp_path):
+    for i in range(MAX_LETTERED + 1):
+        write_run(tmp_path / "s", f"m{i:02}", both(0.004 * i, i))
+    (group,) = groups_of(tmp_path / "s")
+    assert table_letters(Reader(Store(tmp_path / "s")), [(group, "mean", "map", 0.0)], "best_valid")[0] == {}
+    files = {file.path.suffix: file.path for file in significance_tables(group, context_of(tmp_path / "s", tmp_path / "out"))}
+    pairs = pd.read_csv(files[".csv"])
+    assert pairs.groupby("direction").size().tolist() == [MAX_LETTERED] * 3
+    assert (pairs.groupby("direction")["method_a"].nunique() == 1).all()
+    assert "More than 40 methods: each is compared with the best one only, and none has a letter." in files[".md"].read_text()
+
+
 def test_significance_table_holds_all_pairs_and_compiles(store, tmp_path):
     write_run(store, "<b>_x", both(0.2, 4), 0.0, 0)
+    write_run(store, "mrl+", {name: part + 0.25 for name, part in both(0.3, 0).items()}, 0.0, 0, stale=True)
     context = context_of(store, tmp_path / "out")
     files = {file.path.suffix: file.path for file in significance_tables(context.groups[0], context)}
     pairs = pd.read_csv(files[".csv"])
-    assert len(pairs) == 3 * (3 + 1)  # directions, times pairs at both rates
+    assert len(pairs) == 3 * (6 + 1)  # directions, times pairs at both rates
     text = files[".md"].read_text()
-    assert "| `ce` |" in text and "training variance not included" in text and "\\<b\\>\\_x" not in text
+    assert "Holm's correction over the 21 pairs of all rates and directions" in text
+    assert "| `ce` |" in text and "training variance not included" in text and "| `<b>_x` |" in text
+    assert not {"-0.000", "nan", "inf", "-0.00"} & set(text.replace("[", " ").replace("]", " ").replace(",", " ").split())
+    assert "<b>_x" not in files[".html"].read_text() and "&lt;b&gt;_x" in files[".html"].read_text()
     if shutil.which("pdflatex"):
         done = subprocess.run(
             ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", files[".tex"].name],
@@ -219,12 +321,12 @@ def ranked(tmp_path):
 def test_ranks_over_datasets_and_rates(ranked, tmp_path):
     context = context_of(ranked, tmp_path / "out")
     files = [file for group in context.groups for file in rank_diagram(group, context)]
-    assert [file.path.suffix for file in files] == [".pdf", ".png", ".md", ".csv"]
-    text = files[2].path.read_text()
+    assert [file.path.suffix for file in files] == [".pdf", ".png", ".tex", ".md", ".html", ".csv"]
+    text = files[3].path.read_text()
     assert "4 blocks, 2 datasets" in text and "blocks of one dataset are dependent" in text
     assert "chi-squared 8.00" in text  # 12 / (4 x 3 x 4) x (4^2 + 8^2 + 12^2) - 3 x 4 x 4
     assert "| `mrl` | 1.00 |" in text and "| `cca` | 3.00 |" in text
-    assert len(pd.read_csv(files[3].path)) == 4
+    assert len(pd.read_csv(files[5].path)) == 4
     assert set(files[0].runs["dataset"]) == {"wikipedia", "openmoji"}
 
 
@@ -237,11 +339,32 @@ def test_ranks_over_incomplete_blocks_are_refused_and_what_is_missing_is_named(r
     assert "pls on openmoji, symmetric at 0.4; pls on wikipedia" in text
 
 
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_numbered_setting_is_the_same_in_all_blocks(ranked, tmp_path, alike):
+    """Three parameters differ, so that settings have numbers; each dataset would number its own."""
+    for dataset, last in (("wikipedia", 2), ("openmoji", 2 if alike else 3)):
+        for rate in (0.0, 0.4):
+            for k in (1, last):
+                params = json.dumps({"a": k, "b": k, "c": k})
+                write_run(ranked, "sm", both(0.02 * k, k), rate, dataset=dataset, params=params, implementation="sm")
+    context = context_of(ranked, tmp_path / "out")
+    files = [file for group in context.groups for file in rank_diagram(group, context)]
+    (text,) = [file.path.read_text() for file in files if file.path.suffix == ".md"]
+    if alike:
+        csv = pd.read_csv(files[-1].path).set_index(["dataset", "noise_rate"])
+        assert "5 methods over 4 blocks" in text and (csv["sm (2)"] > csv["sm (1)"]).all()
+        assert "sm occurs with 2 settings. sm (1): a=1, b=1, c=1; sm (2): a=2, b=2, c=2." in text
+    else:
+        assert "missing are sm (2) on openmoji" in text and "sm (3) on wikipedia" in text
+        assert "sm (3): a=3, b=3, c=3" in text and len(files) == 1
+
+
 def test_schemes_share_the_block_without_noise(ranked):
     for method, level in (("mrl", 0.3), ("ce", 0.2), ("cca", 0.1)):
         write_run(ranked, method, both(level, 0), 0.0, seed=3, noise_scheme="pair_flip")
         write_run(ranked, method, both(level, 0), 0.4, seed=3, noise_scheme="pair_flip")
-    scores = block_scores(groups_of(ranked)).reset_index()
+    groups = groups_of(ranked)
+    scores = block_scores(groups, [{}] * len(groups)).reset_index()
     assert len(scores) == 5 and (scores["noise_rate"] == 0).sum() == 2
 
 
@@ -254,4 +377,4 @@ def test_compare_reads_its_csv_back(xmbench, store, tmp_path):
     csv, js = (xmbench("compare", "mrl", "ce", "--store", store, "--format", form).out for form in ("csv", "json"))
     (tmp_path / "a.csv").write_text(csv)
     frame = pd.read_csv(tmp_path / "a.csv")
-    assert frame["p_holm"].tolist() == pytest.approx([row["p_holm"] for row in json.loads(js)])
+    assert frame["p_holm"].tolist() == pytest.approx([row["p_holm"] for row in json.loads(js)], abs=1e-9)

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from test_report import FakeStore, only_group, rows_of, run, visible
 
 from xmbench.report import FIGURES, render
+from xmbench.report import tsne as tsne_module
 from xmbench.report.accuracy import draw_accuracy, read_curves
 from xmbench.report.beliefs import boundary_of, by_truth, draw_losses, draw_recasting, fitted_mixture, min_max, recast
 from xmbench.report.clusters import draw_clusters, lay_out
@@ -228,9 +229,9 @@ def test_sensitivity_takes_the_runs_that_differ_in_one_parameter():
         for seed, shift in ((0, -0.02), (1, 0.02)):
             rows += rows_of(run("mrl", 0.6, seed, params=params(**own)), value + shift)
     group = only_group(rows)
-    shown = slices(run_points(group))
+    shown = slices(run_points(group, "map"))
     assert set(zip(shown["method"], shown["parameter"], strict=True)) == {("mrl", "beta")}  # of lr there are two values
-    figure = draw_sensitivity(group, shown, "test", "the footer")
+    figure = draw_sensitivity(group, shown, "test", "the footer", "map")
     assert [ax.get_title() for ax in visible(figure)] == ["mrl: Image → Text", "mrl: Text → Image", "mrl: Average"]
     (line,) = [container.lines[0] for container in visible(figure)[0].containers]
     np.testing.assert_allclose(line.get_xydata(), [[0, 0.1], [0.5, 0.2], [1, 0.3]])
@@ -246,10 +247,41 @@ def test_sensitivity_to_trials_is_that_of_validation():
     ):
         rows += rows_of(run("mrl", 0.4, params=params(beta=beta, lr=lr), trial=str(trial), **tuned), value, split="valid")
     group = only_group(rows)
-    shown = slices(trial_points(group))
+    shown = slices(trial_points(group, "map"))
     mean = shown[(shown["parameter"] == "beta") & (shown["direction"] == "mean")].sort_values("x")
     assert mean["x"].tolist() == [0.5, 0.7, 0.9]
     np.testing.assert_allclose(mean["value"], [0.35, 0.55, 0.45])
+
+
+def test_no_score_chooses_the_runs_that_a_sensitivity_shows():
+    """Of two sets of three values that of the higher learning rate is better, and the other has a seed more."""
+    settings = [(beta, lr, seed) for beta in (0.1, 0.5, 0.9) for lr, seed in ((0.1, 0), (0.1, 1), (0.2, 0))]
+    rows = [r for beta, lr, seed in settings for r in rows_of(run("mrl", 0.4, seed, params=params(beta=beta, lr=lr)), lr)]
+    (lr,) = {json.loads(text)["lr"] for text in slices(run_points(only_group(rows), "map"))["params"]}
+    assert lr == 0.1
+    (lr,) = {
+        json.loads(text)["lr"] for text in slices(run_points(only_group([r for r in rows if not r["seed"]]), "map"))["params"]
+    }
+    assert lr == 0.1, "of equal sets the first, whichever is better"
+
+
+def test_sensitivity_shows_gains_too_where_they_were_measured(tmp_path, unsaved):
+    rows = [r for beta in (0.1, 0.5, 0.9) for r in rows_of(run("mrl", 0.4, params=params(beta=beta)), beta)]
+    rows += [row | {"metric": "ndcg@100", "value": row["value"] / 2} for row in rows if row["metric"] == "map"]
+    files = render(FakeStore(rows), tmp_path, kinds=("sensitivity",))
+    assert [path.stem for path in files if path.suffix == ".pdf"] == [
+        "wikipedia_symmetric_sensitivity", "wikipedia_symmetric_sensitivity_ndcg100"
+    ]  # fmt: skip
+    points = run_points(only_group(rows), "ndcg@100")
+    assert points[points["direction"] == "image2text"]["value"].tolist() == pytest.approx([0.05, 0.25, 0.45])
+
+
+def test_categories_are_not_joined_by_lines():
+    rows = [r for name in ("rnn", "cnn", "mlp") for r in rows_of(run("mrl", 0.4, params=params(backbone=name)), 0.5)]
+    group = only_group(rows)
+    panel = visible(draw_sensitivity(group, slices(run_points(group, "map")), "test", "the footer", "map"))[0]
+    assert panel.containers[0].lines[0].get_linestyle() == "None"
+    assert [text.get_text() for text in panel.get_xticklabels()] == ["cnn", "mlp", "rnn"]
 
 
 def test_values_stand_at_their_place_or_side_by_side():
@@ -402,6 +434,41 @@ def test_every_kind_is_drawn_where_there_is_data(tmp_path, unsaved):
         "pairs",
     }
     assert stems == own | {"ce_rc"}
+
+
+def many_methods(n):
+    """Rows and arrays of methods that are the better the higher their number."""
+    rng, rows, arrays = np.random.default_rng(0), [], {}
+    numbers = {"history/epoch": np.arange(3.0), "history/loss": np.array([3.0, 2, 1]), "history/valid": np.array([0.1, 0.2, 0])}
+    for i in range(n):
+        facts = run(f"m{i:03}", 0.4)
+        rows += rows_of(facts, 0.2 + 0.005 * i)
+        arrays[facts["run_id"]] = own = dict(numbers)
+        for name, direction in (("image", "image2text"), ("text", "text2image")):
+            values = np.clip(0.005 * i + rng.normal(0.2, 0.05, 30), 0, 1).astype(np.float32)
+            own |= {f"per_query/test/best_valid/mean/{direction}/map": values, f"items/test/{name}/pairs": np.arange(30)}
+            own[f"embedding/test/best_valid/mean/{name}"] = rng.normal(size=(30, 4)).astype(np.float16)
+            own[f"labels/test/{name}"] = np.eye(3, dtype=bool)[np.arange(30) % 3]
+    return rows, arrays
+
+
+@pytest.mark.slow
+def test_a_report_of_120_methods_is_bounded_and_says_what_it_leaves_out(tmp_path, monkeypatch):
+    """All kinds of files; of figures with a panel a method those of the best are shown."""
+    told, fitted = {}, []
+
+    def savefig(figure, file, metadata, **_):
+        told[metadata["Title"]] = metadata.get("Subject") or metadata["Description"]
+        file.write(b"a figure")
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    monkeypatch.setattr(tsne_module, "layout", lambda values: fitted.append(len(values)) or np.zeros((len(values), 2)))
+    files = render(FakeStore(*many_methods(120)), tmp_path)
+    assert {path.suffix for path in files} == {".tex", ".md", ".html", ".csv", ".pdf", ".png"}
+    assert "the 6 best of 120 methods by MAP" in told["wikipedia_symmetric_tsne"] and len(fitted) == 6
+    assert "the 40 best of 120 methods by MAP" in told["wikipedia_symmetric_training"]
+    pairs = pd.read_csv(tmp_path / "wikipedia_symmetric_significance.csv")
+    assert len(pairs) == 3 * 119, "each with the best of its direction"
 
 
 # ---- style --------------------------------------------------------------------------------------------------

@@ -2,19 +2,25 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from xmbench.published import PAPERS
 from xmbench.published.citations import bibtex, cited
 from xmbench.registry import method_names
 from xmbench.report import NothingToReport
+from xmbench.report import page as page_module
 from xmbench.report.groups import group_rows
 from xmbench.report.page import write_page
 from xmbench.report.page_arrays import GroupArrays, RunArrays, class_means
+from xmbench.report.page_board import board
+from xmbench.report.page_figures import noise_plot
 from xmbench.report.page_plot import looks_of
 from xmbench.report.page_text import embedded, plain
 
@@ -146,10 +152,12 @@ def file(store, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser by playwright")
     path = shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        pytest.skip("the page is tested in Chromium, which is not installed")
+    missing = [name for name, found in {"playwright": find_spec("playwright"), "Chromium": path}.items() if not found]
+    if missing:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(f"the page is tested in a browser: not installed: {missing}")
+    import playwright.sync_api as playwright
+
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=path, args=BROWSER.split())
         yield browser
@@ -477,7 +485,7 @@ def test_every_method_and_dataset_has_a_reference():
     from xmbench.datasets import dataset_names
 
     assert {*method_names(), *dataset_names()} <= cited()
-    assert {"xmbench"} == cited() - {*method_names(), *dataset_names()}
+    assert {"xmbench", *PAPERS} == cited() - {*method_names(), *dataset_names()}
     entries = bibtex(cited()).split("\n\n")
     assert len({entry.split(",")[0] for entry in entries}) == len(entries) and "names =" not in bibtex(cited())
     assert all(entry.count("{") == entry.count("}") and "title = {" in entry for entry in entries)
@@ -490,6 +498,49 @@ def test_best_methods_of_a_group_differ_in_colour(store):
     assert len({looks[f"m{i:02}"]["marker"]["color"] for i in range(10)}) == 10
     drawn = [(json.dumps(looks[f"m{i:02}"]["marker"]), looks[f"m{i:02}"]["line"]["dash"]) for i in range(25)]
     assert len(set(drawn)) == 25
+
+
+def data_of(path):
+    """What the page's script reads."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', path.read_text("utf-8"), re.DOTALL)
+    return json.loads(text)
+
+
+def test_groups_beyond_those_that_have_a_tsne_say_so(store, tmp_path, monkeypatch):
+    monkeypatch.setattr(page_module, "MAX_PLOTS", 1)
+    rows = store.rows().query("method == 'mrl' and noise_rate == 0.0 and seed == 0")
+    bare = pd.DataFrame(rows_of(run("ce", 0.0, 0, dataset="nus_wide"), 0.5))
+    both = FakeStore(pd.concat([rows, rows.assign(dataset="wikipedia_deep"), bare]), store._arrays)
+    write_page(both, both.rows(), tmp_path / "page.html", CARD)
+    groups = {part["title"].split()[0]: part for part in data_of(tmp_path / "page.html")["groups"]}
+    assert [name for name, part in groups.items() if "tsne" in part["plots"]] == ["wikipedia"]
+    assert "shows the t-SNE of its first few groups only" in groups["wikipedia_deep"]["empty"]["tsne"]
+    assert groups["nus_wide"]["empty"]["tsne"].startswith("No run kept its embeddings")
+
+
+def test_one_seed_has_no_spread(store):
+    """ce at the highest rate has one seed, everything else two."""
+    (group,) = group_rows(store.rows())
+    looks = looks_of([group])
+    (trace,) = (
+        trace
+        for trace in noise_plot(group, looks).traces
+        if (trace.meta or {}).get("method") == looks.place["ce"] and trace.xaxis is None and trace.meta["selection"] == "last"
+    )
+    assert trace.text == (" ± 0.007", " ± 0.007", "") and trace.error_y.array[2] is None
+    (alone,) = group_rows(store.rows().query("seed == 0"))
+    traces = [trace for trace in noise_plot(alone, looks_of([alone])).traces if "method" in (trace.meta or {})]
+    assert traces and all(trace.error_y.array is None and trace.hovertemplate is None for trace in traces)
+
+
+def test_the_board_says_what_a_reader_must_know(store):
+    rows = store.rows().copy()
+    rows.loc[(rows["method"] == "mcca") & (rows["noise_rate"] == 0.2), "noise_sha"] += "x"
+    (group,) = group_rows(rows.assign(profile="ci", valid_labels="noisy"))
+    shown = board(group, group.labels)
+    remarks = {group.labels[row[0]]: row[6] for row in shown["rows"]["best_valid"][1]}
+    assert remarks == {EVIL: [], "ce": [], "mrl": [], "mcca": ["other noise draws"]}
+    assert "epoch of the best validation MAP (noisy labels), profile ci" in shown["caption"]
 
 
 def test_nothing_to_show_is_said(store, tmp_path):

@@ -127,6 +127,33 @@ def test_without_a_baseline_there_is_no_breakdown_rate_and_the_table_says_so(tmp
     assert "No breakdown rates" in text and "| `ce` | **0.300** | -0.050 | – |" in text
 
 
+def test_random_scores_are_no_baseline(tmp_path):
+    """Nothing worth the name falls below them: every breakdown rate would read as none."""
+    chance = rows_of("random", [0.05] * 4, blind=True)
+    group = only_group(rows_of("ce", [0.5, 0.4, 0.3, 0.1]), chance)
+    figures = robustness_figures(group)
+    assert set(figures["baseline"]) == {""} and figures["breakdown"].isna().all()
+    written = robustness(group, Context(Reader(None), Palette(group.labels), tmp_path))
+    (text,) = [file.path.read_text("utf-8") for file in written if file.path.suffix == ".md"]
+    assert "> 0.8" not in text
+    assert "No breakdown rates: of the methods that read nothing of what is corrupted (random) none is a baseline." in text
+    figures = robustness_figures(only_group(rows_of("ce", [0.5, 0.4, 0.3, 0.1]), chance, rows_of("pls", [0.3] * 4, blind=True)))
+    assert set(figures["baseline"]) == {"pls"}
+
+
+def test_what_is_to_be_known_of_methods_stands_below_as_in_other_tables(tmp_path):
+    group = only_group(
+        rows_of("ce", [0.5, 0.4, 0.3, 0.1], n_networks=2, noise_sha="other"),
+        rows_of("ncr", [0.6] * 4, from_description=True),
+        rows_of("pls", [0.3] * 4, blind=True),
+    )
+    written = robustness(group, Context(Reader(None), Palette(group.labels), tmp_path))
+    (text,) = [file.path.read_text("utf-8") for file in written if file.path.suffix == ".md"]
+    assert "| `ce` | <u>0.300</u>§ |" in text and "§: under other draws of the noise than most methods: ce at" in text
+    assert "The similarities of 2 networks are averaged: ce." in text
+    assert "Re-implementation from a description, neither code nor the paper's text could be had: ncr." in text
+
+
 def test_only_the_rates_that_all_methods_have_count_and_the_others_are_named(tmp_path):
     group = only_group(
         rows_of("ce", [0.5, 0.4, 0.3, None]),
@@ -141,6 +168,7 @@ def test_only_the_rates_that_all_methods_have_count_and_the_others_are_named(tmp
     texts = {file.path.suffix: file.path.read_text("utf-8") for file in written}
     assert "Left out, since not every method has a result there: 0.8." in texts[".md"]
     assert "| `gce` | – | – | – | – | – |" in texts[".md"]
+    assert "–: no seed has a result at all these rates: gce." in texts[".md"]
 
 
 def test_seeds_without_all_rates_are_left_out_and_one_seed_has_no_deviation():

@@ -15,10 +15,10 @@ from xmbench.statistics import (
     BOTH,
     BY_BOTH,
     BY_QUERY,
-    BY_QUERY_T,
     BY_T,
     EXACT_ITEMS,
     MIN_SEEDS,
+    MORE_FLIPS,
     N_FLIPS,
     QUERIES,
     ItemValues,
@@ -28,6 +28,7 @@ from xmbench.statistics import (
     holm,
     item_numbers,
     item_values,
+    linked_items,
     mean_interval,
     paired_tests,
     sign_flip_p,
@@ -58,6 +59,22 @@ def p_of(values, n_differences=1):
 )
 def test_queries_belong_to_items_by_their_place(sizes, expected):
     assert [numbers.tolist() for numbers in item_numbers(sizes)] == expected
+
+
+def test_queries_belong_to_items_by_their_pairs():
+    """Image 0 has captions 1, 2 and 4, image 1 has 0, image 2 has 3 and 5; caption 6 and image 3 have none."""
+    images, captions = linked_items([4, 7], np.array([[0, 1], [1, 0], [0, 4], [2, 3], [0, 2], [2, 5]]))
+    of = [{(0, i) for i in np.flatnonzero(images == item)} | {(1, i) for i in np.flatnonzero(captions == item)}
+          for item in range(5)]  # fmt: skip
+    assert sorted(map(sorted, of)) == [
+        [(0, 0), (1, 1), (1, 2), (1, 4)], [(0, 1), (1, 0)], [(0, 2), (1, 3), (1, 5)], [(0, 3)], [(1, 6)],
+    ]  # fmt: skip
+
+
+def test_items_of_three_modalities_are_joined_through_any_of_them():
+    """Audio 0 is paired with images 0 and 1, so that these are one draw; text goes with its image."""
+    linked = linked_items([2, 2, 1], np.array([[0, 1, 0], [1, 0, 0]]))
+    assert [part.tolist() for part in linked] == [[0, 0], [0, 0], [0]]
 
 
 def test_mean_of_items_is_the_metric_with_several_queries_an_item_and_queries_without_a_value():
@@ -141,7 +158,14 @@ def test_random_sign_flips_come_close_to_all_of_them():
 
 
 def test_the_data_count_as_one_of_the_random_flips():
-    assert p_of(np.ones(200)).p == 1 / (N_FLIPS + 1)
+    """All 20 differ alike: of all flips two in 2 ** 20 bring that back, and none of the random ones."""
+    assert p_of(np.ones(20)).p == 1 / (N_FLIPS + 1)
+    assert p_of(np.ones(20), n_differences=2000).p == 1 / (MORE_FLIPS + 1), "level / 2000 needs more than N_FLIPS"
+
+
+def test_p_values_that_no_flips_can_count_are_bounded_from_above():
+    """By 2 exp(-n / 2), of n equal differences, while their exact p-value is 2 ** (1 - n)."""
+    assert p_of(np.ones(60)).p == pytest.approx(2 * np.exp(-30))
 
 
 def test_binary_differences_are_tied_with_flips_that_change_nothing():
@@ -149,16 +173,30 @@ def test_binary_differences_are_tied_with_flips_that_change_nothing():
     assert p_of([1, 1, 0, 0, 0, 0]).p == 0.5
 
 
-def test_t_test_where_flips_are_too_few_is_that_of_the_interval():
-    first, second = RNG.random((2, 60))
-    tested = p_of(first - second, n_differences=10_000)
-    assert tested.by == BY_QUERY_T
-    assert tested.p == pytest.approx(stats.ttest_rel(first, second).pvalue)
+def test_t_test_of_both_is_that_of_the_interval():
+    differences = RNG.normal(0.1, 1, (5, 60))
+    interval = mean_interval(differences)
+    tested = p_of(differences)
+    assert tested.by == BY_T
+    assert tested.p == pytest.approx(2 * stats.t.sf(abs(interval.mean) / interval.standard_error, interval.degrees))
+
+
+def test_sign_flips_of_many_comparisons_raise_no_false_alarms():
+    """Of 3,000 comparisons without a difference the share below each level is at most that level, and Holm leaves none."""
+    p = sign_flip_p(*_nothing(3000, 40), 0.05 / 3000)
+    for level in (0.3, 0.05, 0.01, 0.001):
+        assert (p <= level).mean() <= level + 3.5 * np.sqrt(level / len(p))
+    assert holm(p).min() > 0.05
+
+
+def _nothing(n_tests, n):
+    parts = np.random.default_rng(1).standard_t(3, (n_tests, n))
+    return parts, np.abs(parts.sum(axis=1))
 
 
 @pytest.mark.parametrize(
     ("n_seeds", "n_differences", "by"),
-    [(4, 1, BY_QUERY), (5, 1, BY_T), (6, 1, BY_BOTH), (6, 2, BY_T), (10, 25, BY_BOTH), (10, 26, BY_T), (20, 2000, BY_T)],
+    [(4, 1, BY_QUERY), (5, 1, BY_T), (6, 1, BY_BOTH), (6, 2, BY_T), (10, 25, BY_BOTH), (10, 26, BY_T), (20, 2000, BY_BOTH)],
 )
 def test_seeds_are_flipped_where_they_are_enough_for_the_strictest_level_of_holm(n_seeds, n_differences, by):
     """The smallest p-value of n flipped seeds is 2 / 2 ** n: .0625 of five, .03125 of six, .00195 of ten."""
@@ -236,12 +274,19 @@ def test_letters_go_on_after_z():
 SCORES = np.round(RNG.random((12, 5)) + np.array([0.0, 0.1, 0.5, 0.45, 0.9]), 1)  # with ties
 
 
-def test_friedman_and_nemenyi_agree_with_scipy_and_scikit_posthocs():
+def test_friedman_by_hand_with_ties():
+    """Ranks 1 2 3, 1 2 3, 1.5 1.5 3, 2 1 3: sums 5.5, 6.5, 12. Without ties 12 / 48 x 216.5 - 48 = 6.125; the one tie of two
+    divides that by 1 - (8 - 2) / (4 x (27 - 3)) = .9375. The upper tail of chi-squared with 2 degrees is exp(-x / 2)."""
+    ranked = friedman(np.array([[0.9, 0.5, 0.1], [0.8, 0.6, 0.2], [0.7, 0.7, 0.3], [0.4, 0.6, 0.1]]))
+    statistic = 6.125 / 0.9375
+    assert (ranked.statistic, ranked.p) == pytest.approx((statistic, np.exp(-statistic / 2)))
+    assert ranked.ranks.tolist() == [5.5 / 4, 6.5 / 4, 3]
+
+
+def test_nemenyi_agrees_with_scikit_posthocs():
     import scikit_posthocs
 
     ranked = friedman(SCORES)
-    expected = stats.friedmanchisquare(*SCORES.T)
-    assert (ranked.statistic, ranked.p) == pytest.approx((expected.statistic, expected.pvalue))
     np.testing.assert_allclose(ranked.ranks, pd.DataFrame(SCORES).rank(axis=1, ascending=False).mean())
     apart = np.abs(ranked.ranks[:, None] - ranked.ranks) >= ranked.critical_difference
     assert apart.any() and not apart.all()

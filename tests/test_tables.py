@@ -153,14 +153,14 @@ def test_two_machines_make_one_table():
 
 
 def test_letters_of_significance_stand_in_place_of_ranks(monkeypatch):
-    monkeypatch.setattr(tables, "letters", lambda reader, group, *column: {"ce": "a", "mrl": "b"})
+    monkeypatch.setattr(tables, "table_letters", lambda reader, columns, _: [{"ce": "a", "mrl": "b"}] * len(columns))
     rows = rows_of(run("ce"), 0.5) + rows_of(run("mrl"), 0.4) + rows_of(run("pls"), 0.2)
     text = text_of(rows, BY_RATE, reader=Reader(FakeStore(rows)), lettered=True)
     assert lines_of(text) | {"`ce`": ["0.550<sup>a</sup>"], "`mrl`": ["0.450<sup>b</sup>"], "`pls`": ["0.250"]} == lines_of(
         text
     )
     assert "methods of a column that share a letter are not separable" in text
-    assert "No letter, since no values per query were kept: pls." in text
+    assert "No letter, for want of values per query or of a seed in common with each of the others: pls." in text
     assert "0.550$^{a}$" in text_of(rows, BY_RATE, "tex", reader=Reader(FakeStore(rows)), lettered=True)
 
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xmbench.completion import one
 from xmbench.grid_cli import NOTHING, STORE, Stop
 from xmbench.printing import FORMAT, print_frame
 
@@ -14,11 +15,15 @@ _TOLD = "dataset dataset_params noise_scheme noise_options protocol protocol_sha
 
 
 @click.command()
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", metavar="A", shell_complete=one("methods"))
+@click.argument("second", metavar="B", shell_complete=one("methods"))
 @STORE
 @click.option("--where", help="Which rows: pandas query syntax over columns, no function calls.")
-@click.option("--metric", help="A metric that is a mean over queries, or rsum.  [default: map, or rsum of pairs]")
+@click.option(
+    "--metric",
+    shell_complete=one("metrics"),
+    help="A metric that is a mean over queries, or rsum.  [default: map, or rsum of pairs]",
+)
 @click.option("--direction", default="mean", show_default=True, help="A retrieval direction such as image2text, or their mean.")
 @click.option("--rate", "rates", type=float, multiple=True, help="A noise rate; may be given again.  [default: all]")
 @FORMAT

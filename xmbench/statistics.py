@@ -12,6 +12,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from xmbench.types import stream
 
@@ -20,12 +22,14 @@ Ints = NDArray[np.int64]
 
 MIN_SEEDS = 5
 N_FLIPS = 19_999  # random sign flips of a test
+MORE_FLIPS = 199_999  # of one that at most FEW of those flips reach, where N_FLIPS is too few for the strictest level
+FEW = 10
 EXACT_ITEMS = 14  # up to so many items all 2 ** n sign flips are made
 FLIPS_AT_ONCE = 1000
 QUERIES, BOTH = "queries", "queries and seeds"
 BY_QUERY, BY_BOTH, BY_T = "sign flips over queries", "sign flips over queries and seeds", "t test over queries and seeds"
-BY_QUERY_T = "t test over queries"
 _ROUNDING = 1e-9  # relative difference below which two flips count as equal
+_SINGLE = 1e-6  # of values, which are stored in single precision
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,27 @@ def item_numbers(sizes: Sequence[int]) -> list[Ints]:
     return [starts[size] + np.arange(size) for size in sizes]
 
 
+def linked_items(sizes: Sequence[int], pairs: NDArray[np.integer]) -> list[Ints]:
+    """The item of each of so many queries per modality: those that pairs join, directly or by others, are of one item.
+
+    Args:
+        sizes: (m,) of each modality.
+        pairs: (n_pairs, m) rows of what belongs together.
+    """
+    nodes = pairs + np.cumsum([0, *sizes[:-1]])
+    first, others = np.repeat(nodes[:, 0], len(sizes) - 1), nodes[:, 1:].ravel()
+    links = coo_array((np.ones(len(first)), (first, others)), shape=(sum(sizes), sum(sizes)))
+    _, items = connected_components(links, directed=False)
+    return list(np.split(items.astype(np.int64), np.cumsum(sizes)[:-1]))
+
+
 def item_values(parts: Sequence[Floats], weights: Sequence[float], numbers: Sequence[Ints]) -> ItemValues:
     """The weighted sum over directions of the mean over queries, by training and item.
 
     Args:
         parts: of each direction (n_seeds, n_queries) values; a query with NaN in any row is left out.
         weights: of each direction.
-        numbers: of each direction (n_queries,) the items of its queries, see `item_numbers`.
+        numbers: of each direction (n_queries,) the items of its queries, see `linked_items` and `item_numbers`.
 
     Raises:
         ValueError: a direction has no query with a value.
@@ -169,11 +187,10 @@ class PairedTest:
 def paired_tests(differences: Iterable[ItemValues], n_differences: int, level: float = 0.05) -> list[PairedTest]:
     """The p-value of each difference of two methods, before a correction for there being several.
 
-    Below MIN_SEEDS the signs of the items' differences, averaged over the seeds, are flipped: all 2 ** n_items ways up to
-    EXACT_ITEMS items, else N_FLIPS random ones, p = (b + 1) / (N_FLIPS + 1). From there on the signs of seeds and of items
-    are, where so few seeds can tell anything: 2 ** (1 - n_seeds), the smallest p-value of flipped seeds, must be as small as
-    the strictest level of Holm's correction, level / n_differences. Otherwise, and where N_FLIPS is too few for that level,
-    the t test is taken whose interval is `mean_interval`.
+    Below MIN_SEEDS the signs of the items' differences, averaged over the seeds, are flipped, see `sign_flip_p`. From there on
+    the signs of seeds and of items are, where so few seeds can tell anything: 2 ** (1 - n_seeds), the smallest p-value of
+    flipped seeds, must be as small as the strictest level of Holm's correction, level / n_differences. Otherwise the t test is
+    taken whose interval is `mean_interval`.
     """
     strictest = level / max(n_differences, 1)
     by: list[str] = []
@@ -181,23 +198,22 @@ def paired_tests(differences: Iterable[ItemValues], n_differences: int, level: f
     flipped: dict[int, dict[int, tuple[Floats, float]]] = {}
     for k, difference in enumerate(differences):
         by.append(_test_of(difference, strictest))
-        p.append(_t_test(difference.values) if by[-1] in (BY_T, BY_QUERY_T) else np.nan)
+        p.append(_t_test(difference.values) if by[-1] == BY_T else np.nan)
         if np.isnan(p[-1]):
             parts = _flipped(difference)
             flipped.setdefault(len(parts), {})[k] = parts, abs(float(difference.shares.mean()))
     for found in flipped.values():  # of one length at once
         stacked, observed = (np.array(column) for column in zip(*found.values(), strict=True))
-        for k, value in zip(found, sign_flip_p(stacked, observed), strict=True):
+        for k, value in zip(found, sign_flip_p(stacked, observed, strictest), strict=True):
             p[k] = float(value)
     return [PairedTest(value, name) for value, name in zip(p, by, strict=True)]
 
 
 def _test_of(difference: ItemValues, strictest: float) -> str:
     n_seeds, n_items = difference.values.shape
-    enough = strictest >= 1 / (N_FLIPS + 1)
     if n_seeds < MIN_SEEDS:
-        return BY_QUERY if enough or n_items <= EXACT_ITEMS else BY_QUERY_T
-    return BY_BOTH if enough and n_items > 1 and 2.0 ** (1 - n_seeds) <= strictest else BY_T
+        return BY_QUERY
+    return BY_BOTH if n_items > 1 and 2.0 ** (1 - n_seeds) <= strictest else BY_T
 
 
 def _flipped(difference: ItemValues) -> Floats:
@@ -214,26 +230,43 @@ def _flipped(difference: ItemValues) -> Floats:
     return np.concatenate([kept * difference.shares.mean(axis=1) / difference.n_seeds, of_items])
 
 
-def sign_flip_p(parts: Floats, observed: Floats) -> Floats:
+def sign_flip_p(parts: Floats, observed: Floats, finest: float = 1.0) -> Floats:
     """Share of sign flips that bring the sum of parts (n_tests, n) to the observed (n_tests,) or above, in absolute value.
 
-    All 2 ** n up to EXACT_ITEMS parts; else N_FLIPS random ones, and the data as they are counted with them.
+    All 2 ** n up to EXACT_ITEMS parts. Else b of N_FLIPS random ones, p = (b + 1) / (N_FLIPS + 1); where p-values must be told
+    from ones as small as `finest`, MORE_FLIPS of those tests that at most FEW flips reached. The share is never above
+    2 exp(-observed^2 / (2 sum parts^2)), Hoeffding, JASA 58 (1963): where that is below any p-value of N_FLIPS it is taken.
     """
     n = parts.shape[1]
     least = observed - _ROUNDING * np.abs(parts).sum(axis=1)
-    exact = n <= EXACT_ITEMS
-    n_flips = 2**n if exact else N_FLIPS
+    if n <= EXACT_ITEMS:
+        exact: Floats = _n_reached(parts, least, 2**n) / 2**n
+        return exact
+    squares = 2 * (parts**2).sum(axis=1)
+    p: Floats = 2 * np.exp(-np.divide(least**2, squares, out=np.zeros_like(squares), where=squares > 0))
+    unclear = np.flatnonzero(p > min(finest, 1 / (N_FLIPS + 1)))
+    counts = _n_reached(parts[unclear], least[unclear], N_FLIPS)
+    p[unclear] = (counts + 1) / (N_FLIPS + 1)
+    few = unclear[counts <= FEW]
+    if finest < 1 / (N_FLIPS + 1) and len(few):
+        p[few] = (_n_reached(parts[few], least[few], MORE_FLIPS) + 1) / (MORE_FLIPS + 1)
+    return p
+
+
+def _n_reached(parts: Floats, least: Floats, n_flips: int) -> Floats:
+    """How many flips of the signs of parts (n_tests, n) reach `least` (n_tests,): all, or so many random ones of many parts."""
+    n = parts.shape[1]
     generator = stream("sign flips", n)
     count = np.zeros(len(parts))
-    for start in range(0, n_flips, FLIPS_AT_ONCE):
+    for start in range(0, n_flips if len(parts) else 0, FLIPS_AT_ONCE):
         size = min(FLIPS_AT_ONCE, n_flips - start)
         bits: NDArray[np.integer]
-        if exact:
+        if n <= EXACT_ITEMS:
             bits = (np.arange(start, start + size)[:, None] >> np.arange(n)) & 1
         else:
             bits = np.unpackbits(generator.integers(0, 256, (size, -(-n // 8)), dtype=np.uint8), axis=1, count=n)
         count += (np.abs((2.0 * bits - 1.0) @ parts.T) >= least).sum(axis=0)
-    return count / n_flips if exact else (count + 1) / (n_flips + 1)
+    return count
 
 
 def _t_test(values: Floats) -> float:
@@ -275,7 +308,7 @@ def effect(difference: ItemValues, *, higher_is_better: bool = True) -> Effect:
     """The effect sizes of a difference; d_z is 0 where there is none, and infinite where it is the same for all items."""
     of_items = difference.values.mean(axis=0)
     mean, spread = float(of_items.mean()), float(of_items.std(ddof=1)) if len(of_items) > 1 else np.nan
-    constant = spread <= _ROUNDING * abs(mean)
+    constant = spread <= _SINGLE * abs(mean)
     standardised = (0.0 if mean == 0 else float(np.copysign(np.inf, mean))) if constant else mean / spread
     signs = np.sign(difference.shares) * (1 if higher_is_better else -1)
     return Effect(standardised, float((signs.mean() + 1) / 2))

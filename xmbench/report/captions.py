@@ -21,7 +21,7 @@ from xmbench.report.words import (
 
 LETTERS = (
     "methods of a column that share a letter are not separable (all pairs tested, paired over queries, with Holm's correction "
-    f"at {LEVEL:g})"
+    f"at {LEVEL:g} over the pairs of all columns of the table; below five seeds: training variance not included)"
 )
 WITHIN = {"noise_rate": "rate", "dataset": "dataset", "metric": "metric", "direction": "direction"}
 

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from xmbench.report.groups import KEY, Group, Reader
-from xmbench.report.significance import WITHOUT_TRAINING, Column, Pair, compare_pairs, pair_facts, read_column
+from xmbench.report.significance import BY_PLACE, WITHOUT_TRAINING, Column, Pair, compare_pairs, pair_facts, read_column
 from xmbench.statistics import QUERIES
 
 SELECTION = "best_valid"
@@ -59,7 +59,7 @@ def compare(
     if not pairs:
         _refuse(groups, first, second)
     compared = zip(cells, pairs, compare_pairs(pairs), strict=True)
-    return pd.DataFrame([_row(group, rate, direction, column.metric, pair) for (group, rate), (column, *_), pair in compared])
+    return pd.DataFrame([_row(group, rate, direction, column, pair) for (group, rate), (column, *_), pair in compared])
 
 
 def find_label(group: Group, name: str) -> str | None:
@@ -99,16 +99,17 @@ def _refuse(groups: Sequence[Group], first: str, second: str) -> None:
     )
 
 
-def _row(group: Group, rate: float, direction: str, metric: str, pair: Pair) -> dict[str, Any]:
+def _row(group: Group, rate: float, direction: str, column: Column, pair: Pair) -> dict[str, Any]:
     what = {name: getattr(group, name) for name in [*KEY, "split"]}
-    what |= {"noise_rate": rate, "selection": SELECTION, "direction": direction, "metric": metric}
-    return what | pair_facts(pair) | {"note": "; ".join(_notes(group, rate, pair))}
+    what |= {"noise_rate": rate, "selection": SELECTION, "direction": direction, "metric": column.metric}
+    return what | pair_facts(pair) | {"note": "; ".join(_notes(group, rate, column, pair))}
 
 
-def _notes(group: Group, rate: float, pair: Pair) -> list[str]:
+def _notes(group: Group, rate: float, column: Column, pair: Pair) -> list[str]:
     """What to know about a cell's numbers."""
     labels = (pair.first, pair.second)
     notes = [WITHOUT_TRAINING] if pair.interval.over == QUERIES else []
+    notes += [BY_PLACE] if column.by_place else []
     finished = {label: sum(run["label"] == label and run["noise_rate"] == rate for run in group.finished) for label in labels}
     if max(finished.values()) > pair.n_seeds:
         listed = ", ".join(f"{n} of {label}" for label, n in finished.items())

@@ -1,5 +1,6 @@
 """Text for LaTeX and Markdown: escaping, and the templates in `templates/`."""
 
+import unicodedata
 from functools import cache
 from html import escape
 from typing import Any
@@ -11,8 +12,11 @@ _LATEX = {
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "→": r"$\rightarrow$", "±": r"$\pm$", "×": r"$\times$", "†": r"$\dagger$", "‡": r"$\ddagger$",
     "–": "--", "∅": r"$\emptyset$", "§": r"\S{}",
-    "Ψ": r"$\Psi$", "≥": r"$\geq$", "≤": r"$\leq$",
+    "Ψ": r"$\Psi$", "≥": r"$\geq$", "≤": r"$\leq$", "«": r"$\ll$", "»": r"$\gg$", "−": "$-$", "—": "---", "‘": "`", "’": "'",
+    "“": "``", "”": "''", "…": r"\ldots{}", "Ð": "D", "ð": "d", "Þ": "Th", "þ": "th", "Đ": "D", "đ": "d", "Ħ": "H", "ħ": "h",
+    "Ŧ": "T", "ŧ": "t", "∞": r"$\infty$",
 }  # fmt: skip
+_NOT_IN_OT1 = set("ĄąĘęĮįĸĿŀŉŊŋŲųſ")  # those below U+0180 that stop pdflatex in the encoding that documents have by default
 _MARKDOWN = {character: f"\\{character}" for character in "\\|*_<>`[]"}
 _INLINE = {character: f"\\{character}" for character in "<`["}
 _CODE = {"`": "'", "|": "\\|"}
@@ -28,12 +32,28 @@ _LATEX_DELIMITERS: dict[str, Any] = {
 
 
 def latex(text: str) -> str:
-    """Text with what LaTeX would read as a command escaped; characters that pdflatex has no glyph for become `?`.
+    """Text with what LaTeX would read as a command escaped.
 
-    >>> latex("mrl_rc → 50%")
-    'mrl\\\\_rc $\\\\rightarrow$ 50\\\\%'
+    Characters that pdflatex has no glyph for become their base letter, or `?` where they have none. A row of a table may begin
+    with any text: after a line break LaTeX reads `[` and `*` as its options.
+
+    >>> latex("mrl_rc → 50%"), latex("Dąbrowa 图")
+    ('mrl\\\\_rc $\\\\rightarrow$ 50\\\\%', 'Dabrowa ?')
     """
-    return "".join(_LATEX.get(c, c if ord(c) < 0x180 else "?") for c in _line(text))
+    escaped = "".join(_LATEX.get(c) or _glyph(c) for c in unicodedata.normalize("NFC", _line(text)))
+    return "{}" + escaped if escaped.lstrip().startswith(("[", "*")) else escaped
+
+
+def _glyph(character: str) -> str:
+    """The character, or what is left of it without accents, where fonts of seven bits have it."""
+    if _printable(character):
+        return character
+    base = [c for c in unicodedata.normalize("NFKD", character) if not unicodedata.combining(c)]
+    return "".join(_LATEX.get(c, c) for c in base) if all(map(_printable, base)) else "?"
+
+
+def _printable(character: str) -> bool:
+    return ord(character) < 0x180 and character not in _NOT_IN_OT1
 
 
 def markdown(text: str) -> str:

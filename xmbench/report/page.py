@@ -30,7 +30,6 @@ from xmbench.report.words import counted
 
 COLUMNS = list(dict.fromkeys([*READ, *PROVENANCE]))
 """The columns that the page reads."""
-PLOTS = ("noise", "pr", "training", "classes", "tsne")
 _EXPORTS = re.compile(r"export\{[^{}]*?([\w$]+) as default[^{}]*\};?")
 
 
@@ -52,9 +51,10 @@ def write_page(store: Results, rows: pd.DataFrame, path: Path, card: pd.DataFram
     looks, reader = looks_of(groups), Reader(store)
     shown: list[dict[str, Any]] = []
     for group in groups:
-        plots = _plots(group, reader, looks, with_tsne=sum("tsne" in part["plots"] for part in shown) < MAX_PLOTS)
+        with_tsne = sum("tsne" in part["plots"] for part in shown) < MAX_PLOTS
+        plots = _plots(group, reader, looks, with_tsne=with_tsne)
         found = {name: plot.content() for name, plot in plots.items() if plot is not None}
-        shown.append(board(group, list(looks.place)) | {"plots": found, "empty": empty_words(group)})
+        shown.append(board(group, list(looks.place)) | {"plots": found, "empty": empty_words(group, with_tsne=with_tsne)})
     data = {
         "methods": list(looks.place),
         "looks": looks.traces(),

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmbench.report.groups import SELECTIONS, Arrays, Group, Reader, strip_prefix
-
-EMBEDDINGS_OF = ("mean", "0")  # networks: the only one, or the first of several
+from xmbench.report.tsne import embeddings
 
 
 @dataclass
@@ -78,15 +77,6 @@ def _kept(run: RunArrays, arrays: Arrays, split: str) -> RunArrays:
     run.history = history if len(history.get("epoch", [])) > 1 else {}
     run.has_embeddings = bool(embeddings(arrays, split))
     return run
-
-
-def embeddings(arrays: Arrays, split: str) -> Arrays:
-    """(n, d) embeddings by modality, of the best epoch; empty where none fit a plane."""
-    for network in EMBEDDINGS_OF:
-        found = strip_prefix(arrays, f"embedding/{split}/best_valid/{network}/")
-        if found and all(values.ndim == 2 for values in found.values()):
-            return found
-    return {}
 
 
 def first_histories(arrays: GroupArrays) -> list[RunArrays]:

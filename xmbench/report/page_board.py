@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from xmbench.report.cells import MEAN, cells_of
 from xmbench.report.groups import SELECTIONS, Group, decoded
 from xmbench.report.labels import setting_notes
+from xmbench.report.layouts import Layout
 from xmbench.report.page_text import rounded
-from xmbench.report.words import METRIC_WORDS, dataset_words, direction_words, provenance_words, scheme_words
+from xmbench.report.words import (
+    METRIC_WORDS,
+    dataset_words,
+    direction_words,
+    provenance_words,
+    scheme_words,
+    setting_words,
+)
 
 PROVENANCE = ("spec fit_seconds eval_seconds cpu_seconds peak_rss device threads git_commit versions started").split()
 """What the page reads of a run beyond what all reports read."""
@@ -68,13 +77,12 @@ def board(group: Group, labels: Sequence[str]) -> dict[str, Any]:
     columns = columns_of(group)
     return {
         "title": f"{dataset_words(group)} · {scheme_words(group)}" + (f" · {group.tuned}" if group.tuned else ""),
-        "caption": provenance_words(group, group.runs),
+        "caption": provenance_words(group, group.runs, setting_words(group, "best_valid")),
         "notes": setting_notes(group.runs),
         "metric": METRIC_WORDS[group.metric],
         "rates": group.rates,
         "columns": [{"head": column.head, "digits": column.digits} for column in columns],
         "main": len(columns) - 1,
-        "chance": rounded(group.chance.get("mean", np.nan), MORE_DIGITS),
         "rows": {selection: _rows(group, columns, labels, selection) for selection in SELECTIONS},
     }
 
@@ -90,7 +98,8 @@ def _rows(group: Group, columns: Sequence[Column], labels: Sequence[str], select
     }
     gaps = ((means["last"] - means["best_valid"]) * main.factor).to_dict()
     seconds = group.runs.groupby(["label", "noise_rate"])["fit_seconds"].mean().to_dict()
-    known, remarks = by_column.get((main.direction, main.metric), {}), _remarks(group, selection)
+    known = by_column.get((main.direction, main.metric), {})
+    remarks = _remarks(group, selection, {at for at, cell in known.items() if cell["other_noise"]})
     nothing = {"mean": np.nan, "n": 0}
     found: list[list[Any]] = []
     for rate in group.rates:
@@ -107,22 +116,14 @@ def _rows(group: Group, columns: Sequence[Column], labels: Sequence[str], select
 
 
 def _cells(group: Group, columns: Sequence[Column], selection: str) -> pd.DataFrame:
-    """Mean, std, n and rank by label, noise_rate, direction and metric, in the units shown."""
-    measures = group.measures(selection)
-    measures = measures[measures["network"] == "mean"]
-    keys = ["label", "noise_rate", "direction", "metric"]
-    wanted = {(column.direction, column.metric): column for column in columns}
-    pairs = list(zip(measures["direction"], measures["metric"], strict=True))
-    measures = measures.assign(value=measures["value"] * [wanted[p].factor if p in wanted else np.nan for p in pairs])
-    measures = measures[[pair in wanted for pair in pairs]]
-    cells = measures.groupby(keys)["value"].agg(mean="mean", std="std", n="count").reset_index()
-    digits = [wanted[pair].digits for pair in zip(cells["direction"], cells["metric"], strict=True)]
-    collapsed = group.collapsed(selection)
-    bad = [pair in collapsed for pair in zip(cells["label"], cells["noise_rate"], strict=True)]
-    ranked = cells["mean"].where(~cells["label"].isin(group.oracles) & ~np.array(bad, dtype=bool))
-    shown = pd.Series([float(f"{mean:.{n}f}") for mean, n in zip(ranked, digits, strict=True)], index=cells.index, dtype=float)
-    rank = shown.groupby([cells[name] for name in keys[1:]]).rank(method="dense", ascending=False)
-    return cells.assign(rank=rank).set_index(keys).sort_index()
+    """Mean, std, n, rank and marks by label, noise_rate, direction and metric, in the units shown."""
+    metrics = tuple(dict.fromkeys(column.metric for column in columns))
+    cells = cells_of(group, Layout(name="board", metrics=metrics, selection=selection))
+    cells = cells[(cells["network"] == MEAN) & (cells["n"] > 0)]
+    factors = cells["metric"].map({column.metric: column.factor for column in columns})
+    cells = cells.assign(mean=cells["mean"] * factors, std=cells["std"] * factors)
+    names = ["mean", "std", "n", "rank", "other_noise"]
+    return cells.set_index(["label", "noise_rate", "direction", "metric"])[names].sort_index()
 
 
 def _shown_cell(cell: dict[Hashable, Any] | None) -> list[Any] | None:
@@ -133,7 +134,7 @@ def _shown_cell(cell: dict[Hashable, Any] | None) -> list[Any] | None:
     return [rounded(cell["mean"], MORE_DIGITS), rounded(cell["std"], MORE_DIGITS), rank]
 
 
-def _remarks(group: Group, selection: str) -> dict[tuple[str, float], list[str]]:
+def _remarks(group: Group, selection: str, other_noise: Collection[Hashable]) -> dict[tuple[str, float], list[str]]:
     """By label and rate, what a reader must know of the runs, in a few words each."""
     networks = group.n_networks.groupby([group.runs["label"], group.runs["noise_rate"]]).max()
     collapsed = group.collapsed(selection)
@@ -146,6 +147,7 @@ def _remarks(group: Group, selection: str) -> dict[tuple[str, float], list[str]]
             f"mean of {cell['networks']:.0f} networks": cell["networks"] > 1,
             "stale": cell["stale"],
             "collapsed": at in collapsed,
+            "other noise draws": at in other_noise,
             cell["status"]: cell["status"] != "",
         }
         found[at] = [remark for remark, holds in remarks.items() if holds]

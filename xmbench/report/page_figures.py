@@ -33,7 +33,7 @@ def noise_plot(group: Group, looks: Looks) -> Plot | None:
         return None
     metric, digits = METRIC_WORDS[group.metric], ".3f" if group.metric == "map" else ".1f"
     panels = [direction_words(direction) if group.metric == "map" else metric for direction in group.directions]
-    hover = f"rate %{{x}}: %{{y:{digits}}} ± %{{error_y.array:{digits}}}"
+    hover = f"rate %{{x}}: %{{y:{digits}}}"
     plot = Plot(
         title=f"{metric} against noise",
         caption=f"{metric} by nominal noise rate, mean over seeds; bars are standard deviations, the grey line is chance.",
@@ -45,16 +45,19 @@ def noise_plot(group: Group, looks: Looks) -> Plot | None:
         axes=({"tickvals": group.rates}, {"rangemode": "tozero"}),
         shared={"x": group.rates},
     )
-    stats = scores.groupby(["direction", "label", "selection", "noise_rate"])["value"].agg(["mean", "std"]).fillna({"std": 0.0})
+    stats = scores.groupby(["direction", "label", "selection", "noise_rate"])["value"].agg(["mean", "std"])
     for key, part in stats.groupby(level=[0, 1, 2]):
         direction, label, selection = map(str, key)
-        spread = {"array": all_rounded(part["std"])}
+        spread: dict[str, Any] = {}
+        if part["std"].notna().any():  # one seed has none
+            told = ["" if np.isnan(std) else f" ± {std:{digits}}" for std in part["std"]]
+            spread = {"error_y": {"array": all_rounded(part["std"])}, "text": told, "hovertemplate": f"{hover}%{{text}}"}
         meta = {"method": looks.place[label], "selection": selection}
         rates = list(part.index.get_level_values("noise_rate"))
         x = {} if rates == group.rates else {"x": rates}
         y, where = all_rounded(part["mean"]), axis(group.directions.index(direction))
-        plot.traces.append(go.Scatter(y=y, error_y=spread, meta=meta, **x, **where))
-    plot.traces += _guides(group, float((stats["mean"] + stats["std"]).max()))
+        plot.traces.append(go.Scatter(y=y, meta=meta, **spread, **x, **where))
+    plot.traces += _guides(group, float((stats["mean"] + stats["std"].fillna(0.0)).max()))
     return plot
 
 
@@ -185,8 +188,16 @@ def class_plot(group: Group, arrays: GroupArrays, looks: Looks) -> Plot | None:
     return plot
 
 
-def empty_words(group: Group) -> dict[str, str]:
-    """Why a plot is not there."""
+def empty_words(group: Group, *, with_tsne: bool) -> dict[str, str]:
+    """Why a plot is not there.
+
+    Args:
+        group: the runs.
+        with_tsne: False where as many other groups have a t-SNE as a page shows.
+    """
+    tsne = "No run kept its embeddings: by default that of the first seed does."
+    if not with_tsne:
+        tsne = "A page shows the t-SNE of its first few groups only; choose this one with --where, or `--figures tsne`."
     if group.metric == "map":
         curves, classes = (f"No run kept {what}." for what in ("precision-recall curves", "its values per query and labels"))
     else:
@@ -196,5 +207,5 @@ def empty_words(group: Group) -> dict[str, str]:
         "pr": curves,
         "training": "No run has a history of several epochs.",
         "classes": classes,
-        "tsne": "No run kept its embeddings: by default that of the first seed does.",
+        "tsne": tsne,
     }

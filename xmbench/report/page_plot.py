@@ -16,6 +16,7 @@ from plotly.subplots import make_subplots
 
 from xmbench.report.groups import Group
 from xmbench.report.page_text import plain
+from xmbench.report.selected import ranked_labels
 from xmbench.report.style import hues
 
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x")  # 7 and 10 colours: 70 pairs
@@ -141,14 +142,6 @@ def looks_of(groups: Iterable[Group]) -> Looks:
                 near[number] += 1
                 uses[number] += 1
     return Looks(numbers)
-
-
-def ranked_labels(group: Group) -> list[str]:
-    """The methods of a group, those best on average over the noise rates first."""
-    scores = group.scores("best_valid")
-    mean = scores[scores["direction"] == "mean"].groupby(["noise_rate", "label"])["value"].mean()
-    places = mean.groupby(level="noise_rate").rank(ascending=False, pct=True).groupby(level="label").mean().to_dict()
-    return sorted(group.labels, key=lambda label: (places.get(label, 2.0), label))
 
 
 def axis(i: int) -> dict[str, str]:

@@ -7,16 +7,15 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from xmbench.report.groups import Arrays, Group, Reader, strip_prefix
-from xmbench.report.page_arrays import GroupArrays, embeddings
-from xmbench.report.page_plot import SYMBOLS, Plot, axis, ranked_labels
+from xmbench.report.groups import Group, Reader
+from xmbench.report.page_arrays import GroupArrays
+from xmbench.report.page_plot import SYMBOLS, Plot, axis
 from xmbench.report.page_text import all_rounded, plain
-from xmbench.report.selected import shown_rate
+from xmbench.report.selected import Kept, best_words, ranked_labels, shown_rate
 from xmbench.report.style import hues
-from xmbench.report.tsne import MAX_CLASSES, MAX_ITEMS, Cloud, first_class, layout, unit
+from xmbench.report.tsne import MAX_CLASSES, MAX_ITEMS, MAX_METHODS, Cloud, clouds_of
 
-MAX_METHODS = 6  # of a group
-MAX_PLOTS = 4  # groups that have one: a layout takes a second
+MAX_PLOTS = 4  # groups that have one
 OTHER = "#999999"
 
 
@@ -28,8 +27,8 @@ def tsne_plot(group: Group, arrays: GroupArrays, reader: Reader) -> Plot | None:
     rate = shown_rate([run.noise_rate for run in kept])
     runs = {run.label: run for run in reversed(kept) if run.noise_rate == rate}
     labels = [label for label in ranked_labels(group) if label in runs][:MAX_METHODS]
-    clouds = _clouds(group, reader, {label: runs[label].run_id for label in labels})
-    more = f" Shown are the {len(labels)} best of {len(runs)} methods." if len(runs) > len(labels) else ""
+    clouds = clouds_of(group, [Kept(label, runs[label].run_id, reader.all(runs[label].run_id)) for label in labels])
+    more = f" Shown are {few}." if (few := best_words(group, labels, runs)) else ""
     modalities = sorted({str(name) for cloud in clouds for name in cloud.modality})
     signs = ", ".join(f"{name}: {SYMBOLS[i % len(SYMBOLS)]}" for i, name in enumerate(modalities))
     plot = Plot(
@@ -48,30 +47,6 @@ def tsne_plot(group: Group, arrays: GroupArrays, reader: Reader) -> Plot | None:
     for i, cloud in enumerate(clouds):
         plot.traces += [*_by_modality(cloud, i, modalities), *_by_class(cloud, i, modalities, names)]
     return plot
-
-
-def _clouds(group: Group, reader: Reader, run_ids: dict[str, str]) -> list[Cloud]:
-    """Panels of the inputs, then of each method."""
-    clouds: list[Cloud] = []
-    for label, run_id in run_ids.items():
-        arrays = reader.all(run_id)
-        numbers = {name: first_class(hot) for name, hot in strip_prefix(arrays, f"labels/{group.split}/").items()}
-        if not clouds:
-            inputs = strip_prefix(arrays, f"input/{group.split}/")
-            clouds += [_cloud(f"Input: {name}", {name: inputs[name]}, numbers) for name in sorted(inputs)]
-        spaces = embeddings(arrays, group.split)
-        clouds.append(_cloud(label, {name: unit(spaces[name]) for name in sorted(spaces)}, numbers))
-    return clouds
-
-
-def _cloud(title: str, spaces: Arrays, classes: Arrays) -> Cloud:
-    """Lay out a fixed sample of the items of one or several modalities that share a space."""
-    n_items = MAX_ITEMS // len(spaces)
-    picked = {n: np.sort(np.random.default_rng(0).permutation(len(v))[:n_items]) for n, v in spaces.items()}
-    points = layout(np.concatenate([spaces[name][rows].astype(np.float32) for name, rows in picked.items()]))
-    modality = np.concatenate([np.full(len(rows), name, dtype=object) for name, rows in picked.items()])
-    numbers = [classes[name][rows] if name in classes else np.full(len(rows), -1) for name, rows in picked.items()]
-    return Cloud(title, points, modality, np.concatenate(numbers))
 
 
 def _class_names(clouds: list[Cloud], names: list[str]) -> dict[int, str]:

@@ -4,7 +4,7 @@ The diagram is that of Demšar, "Statistical Comparisons of Classifiers over Mul
 an axis of mean ranks, a bar over those that the critical difference does not separate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from textwrap import fill
 
@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from xmbench.metrics import METRICS
 from xmbench.report.files import Context, File, write_figure, write_text
 from xmbench.report.groups import Group
-from xmbench.report.markup import template
+from xmbench.report.labels import IDENTITY, setting_notes, with_labels
+from xmbench.report.rendering import render_table
 from xmbench.report.significance import LEVEL, p_words
 from xmbench.report.style import FOOTER_CHARACTERS_PER_INCH, FOOTER_SIZE, Palette, drawable, styled
+from xmbench.report.tables import Cell, Head, Row, Table
 from xmbench.report.words import METRIC_WORDS, counted, noise_words, protocol_words, run_words, selection_words
 from xmbench.statistics import Ranked, friedman
 
@@ -39,7 +41,8 @@ def rank_diagram(group: Group, context: Context) -> list[File]:
     peers = [other for other in context.groups if _key(other) == _key(group)]
     if not peers or group is not peers[0]:
         return []
-    scores = block_scores(peers)
+    names, notes = with_common_numbers(peers)
+    scores = block_scores(peers, names)
     if len(scores) < 2 or scores.shape[1] < 3:
         return []
     whole = _joined(peers)
@@ -47,45 +50,85 @@ def rank_diagram(group: Group, context: Context) -> list[File]:
     try:
         check_complete(scores)
     except IncompleteBlocks as error:
-        write_text(stem.with_suffix(".md"), f"No critical-difference diagram: {error}\n")
+        write_text(stem.with_suffix(".md"), " ".join([f"No critical-difference diagram: {error}", *notes]) + "\n")
         return [File(stem.with_suffix(".md"), "mean ranks, refused", whole, whole.runs)]
     ranked = friedman(scores.to_numpy() * (1 if METRICS[group.metric].higher_is_better else -1), LEVEL)
     caption = rank_caption(whole, scores, ranked)
     figure = draw_ranks(list(scores.columns), ranked, context.palette, caption)
     paths = write_figure(stem, figure, caption)
-    order = np.argsort(ranked.ranks, kind="stable")
-    lines = [
-        {"label": scores.columns[i], "rank": f"{ranked.ranks[i]:.2f}", "mean": f"{scores.iloc[:, i].mean():.4g}"} for i in order
+    table = replace(_table(whole, scores, ranked, caption), notes=tuple(notes))
+    texts = {suffix: render_table(table, suffix) for suffix in ("tex", "md", "html")}
+    texts["csv"] = scores.reset_index().to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    for suffix, text in texts.items():
+        paths.append(stem.with_suffix(f".{suffix}"))
+        write_text(paths[-1], text)
+    return [File(path, table.title, whole, whole.runs) for path in paths]
+
+
+def _table(group: Group, scores: pd.DataFrame, ranked: Ranked, caption: str) -> Table:
+    """The methods by their mean rank."""
+    means = scores.mean()
+    rows = [
+        Row((Head(scores.columns[i], code=True),), (Cell(f"{ranked.ranks[i]:.2f}"), Cell(f"{means.iloc[i]:.4g}")))
+        for i in np.argsort(ranked.ranks, kind="stable")
     ]
-    text = template("ranks.md.j2").render(caption=caption, lines=lines, metric=METRIC_WORDS[group.metric])
-    paths += [stem.with_suffix(".md"), stem.with_suffix(".csv")]
-    write_text(paths[2], text)
-    write_text(paths[3], scores.reset_index().to_csv(index=False, float_format="%.10g", lineterminator="\n"))
-    return [File(path, "mean ranks over datasets and noise rates", whole, whole.runs) for path in paths]
+    return Table(
+        stem=group.slug,
+        title="mean ranks over datasets and noise rates",
+        caption=caption,
+        source="The runs are listed in provenance.csv.",
+        titles=("Method",),
+        cols=((Head("mean rank"),), (Head(f"mean {METRIC_WORDS[group.metric]}"),)),
+        rows=tuple(rows),
+        notes=(),
+        groups=(group,),
+        cells=scores,
+    )
 
 
 def _key(group: Group) -> tuple[str, ...]:
     return group.protocol_sha, group.tuned, group.metric
 
 
-def block_scores(groups: Sequence[Group]) -> pd.DataFrame:
+def block_scores(groups: Sequence[Group], names: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     """Blocks by methods, oracles aside: the mean over seeds of the groups' metric, NaN where there is none.
 
     Without noise the schemes of a dataset give one block.
+
+    Args:
+        groups: of one protocol and metric.
+        names: of each group how those of its labels are called that are not called so in all of them.
     """
     rows: dict[tuple[str | float, ...], pd.Series] = {}
-    labels = sorted({label for group in groups for label in group.labels if label not in group.oracles})
-    for group in groups:
-        scores = group.scores("best_valid")
+    pairs = list(zip(groups, names, strict=True))
+    labels = sorted({own.get(label, label) for group, own in pairs for label in group.labels if label not in group.oracles})
+    for group, own in pairs:
+        scores = group.scores("best_valid").replace({"label": dict(own)})
         means = scores[scores["direction"] == "mean"].groupby(["noise_rate", "label"])["value"].mean()
         for rate in group.rates:
             scheme = group.noise_scheme if rate > 0 else "none"
             key = (group.dataset, group.dataset_params, group.split, scheme, group.noise_options if rate > 0 else "{}", rate)
             found = means.loc[rate] if rate in means.index else pd.Series(dtype=float)
             rows[key] = rows.get(key, pd.Series(index=labels, dtype=float)).fillna(found)
-    names = ["dataset", "dataset_params", "split", "noise_scheme", "noise_options", "noise_rate"]
-    index = pd.MultiIndex.from_tuples(list(rows), names=names)
+    levels = ["dataset", "dataset_params", "split", "noise_scheme", "noise_options", "noise_rate"]
+    index = pd.MultiIndex.from_tuples(list(rows), names=levels)
     return pd.DataFrame(list(rows.values()), index=index, columns=labels)
+
+
+def with_common_numbers(groups: Sequence[Group]) -> tuple[list[dict[str, str]], list[str]]:
+    """Label -> label in the ranks, of each group, and sentences on what the numbers in them stand for.
+
+    A number such as that of `mrl (1)` is of the settings of one group: here those of all groups are numbered together, so that
+    one label is one setting.
+    """
+    runs = pd.concat([group.runs.assign(group=i) for i, group in enumerate(groups)], ignore_index=True)
+    numbered = runs.loc[runs["label"].str.fullmatch(r".* \(\d+\)"), "method"].unique()
+    common = runs[runs["method"].isin(numbered)].sort_values(["method", *IDENTITY]).rename(columns={"label": "own"})
+    if common.empty:
+        return [{}] * len(groups), []
+    common = with_labels(common)
+    names = [dict(common.loc[common["group"] == i, ["own", "label"]].astype(str).to_numpy()) for i in range(len(groups))]
+    return names, setting_notes(common)
 
 
 def check_complete(scores: pd.DataFrame) -> None:

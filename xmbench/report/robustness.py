@@ -5,7 +5,7 @@ All figures are of the mean over directions, computed per seed over the noise ra
 - area: the area under metric against noise rate by the trapezoidal rule, over the range of the rates, which makes it a mean;
 - slope: of the least-squares line, for 10 points of noise;
 - breakdown: the lowest noise rate at which the method falls below the baseline, linearly interpolated between rates. The
-  baseline is the method with the largest area of those that read nothing of what the noise corrupts;
+  baseline is the method with the largest area of those that read nothing of what the noise corrupts, random scores aside;
 - gap: metric at the epoch of the best validation less metric at the last epoch, on average over the rates and at the highest.
 """
 
@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from xmbench.report.cells import COLLAPSED, STALE
 from xmbench.report.files import Context, File, write_text
 from xmbench.report.groups import KEY, Group, decoded
+from xmbench.report.marked import marked
 from xmbench.report.rendering import render_table
 from xmbench.report.tables import Cell, Head, Row, Table
 from xmbench.report.words import METRIC_WORDS, dataset_words, scheme_words, setting_words, source_words
@@ -34,6 +34,7 @@ FIGURES = {
 }
 DIGITS = {"map": 3, "rsum": 1}
 RATE_DIGITS = 2
+NO_BASELINES = ("random",)  # implementations that every method is above
 
 
 def robustness(group: Group, context: Context) -> list[File]:
@@ -69,7 +70,8 @@ def robustness_figures(group: Group) -> pd.DataFrame:
     last = last.reindex(index=best.index, columns=rates)
     blind = blind_methods(group)
     means = {str(label): curves.mean().to_numpy() for label, curves in best.groupby("label")}
-    candidates = sorted(means.keys() & (blind - group.oracles)) if len(rates) > 1 else []
+    random = set(group.runs.loc[group.runs["implementation"].isin(NO_BASELINES), "label"])
+    candidates = sorted(means.keys() & (blind - group.oracles - random)) if len(rates) > 1 else []
     baseline = max(candidates, key=lambda label: area(rates, means[label]), default="")
     rows = []
     for label in group.labels:
@@ -180,34 +182,41 @@ def breakdown_rate(rates: Sequence[float], values: Floats, baseline: Floats) -> 
 def _table(group: Group, figures: pd.DataFrame) -> Table:
     """The figures in words; oracles below a rule, as in the other tables."""
     lines: list[dict[Any, Any]] = figures.to_dict("records")
+    by_cell, of_methods = marked(group, set(figures["method"]), "best_valid")
+    signs: dict[str, str] = {}
+    for (label, _), found in by_cell.items():
+        signs[label] = "".join(dict.fromkeys(signs.get(label, "") + found))
     rows: list[Row] = []
     for line in lines:
         first_oracle = line["oracle"] and not any(row.oracle for row in rows)
-        cells = tuple(_cell(group, line, figure) for figure in FIGURES)
+        cells = tuple(_cell(group, line, figure, signs.get(line["method"], "")) for figure in FIGURES)
         rows.append(Row((Head(line["method"], code=True),), cells, 0 if first_oracle and rows else None, bool(line["oracle"])))
     name, rates = METRIC_WORDS[group.metric], lines[0]["rates"].split()
     return Table(
         stem=f"{group.slug}_robustness",
         title=f"robustness: {name} over all noise rates in one number",
-        caption=(
-            f"How {name} (mean of the directions) bears {scheme_words(group)} on {dataset_words(group)}, "
-            f"{setting_words(group, 'best_valid')}. Mean ± standard deviation over seeds of: the area under {name} against "
-            f"noise rate, over the range of the rates; the slope for 10 points of noise; the noise rate at which a method "
-            f"falls below the baseline; {name} of the best epoch by validation less that of the last, on average and at the "
-            "highest rate. "
-            "The best area is bold, the second underlined."
-        ),
+        caption=_caption(group, name),
         source=source_words(group),
         titles=("Method",),
         cols=tuple((Head(title),) for title in FIGURES.values()),
         rows=tuple(rows),
-        notes=tuple(_notes(group, figures, rates)),
+        notes=(*_notes(group, figures, rates), *of_methods),
         groups=(group,),
         cells=figures,
     )
 
 
-def _cell(group: Group, line: dict[Any, Any], figure: str) -> Cell:
+def _caption(group: Group, name: str) -> str:
+    return (
+        f"How {name} (mean of the directions) bears {scheme_words(group)} on {dataset_words(group)}, "
+        f"{setting_words(group, 'best_valid')}. Mean ± standard deviation over seeds of: the area under {name} against "
+        f"noise rate, over the range of the rates; the slope for 10 points of noise; the noise rate at which a method "
+        f"falls below the baseline; {name} of the best epoch by validation less that of the last, on average and at the "
+        "highest rate. The best area is bold, the second underlined."
+    )
+
+
+def _cell(group: Group, line: dict[Any, Any], figure: str, signs: str) -> Cell:
     digits = RATE_DIGITS if figure == "breakdown" else DIGITS[group.metric]
     mean, std = line[figure], line[f"{figure}_std"]
     if figure == "breakdown" and line["n"] and line["reads_noise"] and line["baseline"]:
@@ -223,15 +232,8 @@ def _cell(group: Group, line: dict[Any, Any], figure: str) -> Cell:
     rank = 0 if figure != "area" or np.isnan(line["rank"]) else int(line["rank"])
     count = f"{line['n']}/{group.n_planned}" if figure == "area" and line["n"] < group.n_planned else ""
     text = f"{round(mean, digits) + 0.0:.{digits}f}"  # no -0.000
-    marks = "".join(sign for sign, labels in _marked(group).items() if figure == "area" and line["method"] in labels)
-    return Cell(text, spread="" if np.isnan(std) else f"{std:.{digits}f}", rank=rank, count=count, marks=marks)
-
-
-def _marked(group: Group) -> dict[str, set[str]]:
-    """Sign -> labels with finished runs that it marks."""
-    finished = group.runs[group.runs["status"] == "ok"]
-    stale = set(finished.loc[finished["stale"], "label"])
-    return {STALE: stale, COLLAPSED: {label for label, _ in group.collapsed("best_valid")}}
+    spread = "" if np.isnan(std) else f"{std:.{digits}f}"
+    return Cell(text, spread=spread, rank=rank, count=count, marks=signs if figure == "area" else "")
 
 
 def _notes(group: Group, figures: pd.DataFrame, rates: Sequence[str]) -> list[str]:
@@ -240,22 +242,20 @@ def _notes(group: Group, figures: pd.DataFrame, rates: Sequence[str]) -> list[st
     left_out = [f"{rate:g}" for rate in group.rates if f"{rate:g}" not in rates]
     if left_out:
         notes.append(f"Left out, since not every method has a result there: {', '.join(left_out)}.")
-    baseline = figures["baseline"].iloc[0]
-    if baseline:
+    blind = ", ".join(figures.loc[~figures["reads_noise"], "method"])
+    if baseline := figures["baseline"].iloc[0]:
         notes.append(
-            f"The baseline is {baseline}, the best by area of those that read nothing of what is corrupted "
-            f"({', '.join(figures.loc[~figures['reads_noise'], 'method'])}), which have no breakdown rate."
+            f"The baseline is {baseline}, the best by area of those that read nothing of what is corrupted ({blind}), which "
+            "have no breakdown rate."
         )
+    elif blind:
+        notes.append(f"No breakdown rates: of the methods that read nothing of what is corrupted ({blind}) none is a baseline.")
     else:
         notes.append("No breakdown rates: every method reads what is corrupted, so that there is no baseline.")
-    some = figures["breakdown_of"].between(1, figures["n"] - 1)
-    if some.any():
+    if some := sorted(figures.loc[figures["n"] == 0, "method"]):
+        notes.append(f"–: no seed has a result at all these rates: {', '.join(some)}.")
+    if figures["breakdown_of"].between(1, figures["n"] - 1).any():
         notes.append("≥: only n of N seeds fall below the baseline; the others count with the highest rate.")
-    if (figures["n"] < group.n_planned).any():
+    if figures["n"].between(1, group.n_planned - 1).any():
         notes.append(f"n/{group.n_planned}: only n of {group.n_planned} seeds have a result at all these rates.")
-    meanings = {
-        STALE: "stale, the source of the method changed after these runs",
-        COLLAPSED: "runs have collapsed, their numbers are chance",
-    }
-    marked = _marked(group)
-    return notes + [f"{sign}: {text}: {', '.join(sorted(marked[sign]))}." for sign, text in meanings.items() if marked[sign]]
+    return notes

@@ -1,9 +1,10 @@
 """Which runs a figure shows that cannot show all: one noise rate, and of each method the first seed that kept what it needs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from xmbench.report.groups import Arrays, Group, Reader
+from xmbench.report.words import METRIC_WORDS
 
 HIGHEST_RATE = 0.6  # of those in the store, the rate shown is the highest up to this one
 
@@ -42,6 +43,19 @@ def kept_runs(group: Group, reader: Reader, has: Callable[[frozenset[str]], bool
     rate = shown_rate([run["noise_rate"] for run in runs])
     first = {run["label"]: run["run_id"] for run in reversed(runs) if run["noise_rate"] == rate}
     return rate, [Kept(label, first[label], reader.all(first[label])) for label in group.labels if label in first]
+
+
+def ranked_labels(group: Group) -> list[str]:
+    """The methods of a group, those best on average over the noise rates first."""
+    scores = group.scores("best_valid")
+    mean = scores[scores["direction"] == "mean"].groupby(["noise_rate", "label"])["value"].mean()
+    places = mean.groupby(level="noise_rate").rank(ascending=False, pct=True).groupby(level="label").mean().to_dict()
+    return sorted(group.labels, key=lambda label: (places.get(label, 2.0), label))
+
+
+def best_words(group: Group, shown: Collection[str], known: Collection[str]) -> str:
+    """That a figure shows the best methods only; "" where it shows all that it could."""
+    return f"the {len(shown)} best of {len(known)} methods by {METRIC_WORDS[group.metric]}" if len(shown) < len(known) else ""
 
 
 def best_of(group: Group, rate: float, kept: list[Kept]) -> Kept:

@@ -16,49 +16,53 @@ from matplotlib.lines import Line2D
 
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Group
-from xmbench.report.style import drawable, finish, log_scale, name_panel, panels, rate_colours, styled
+from xmbench.report.style import Style, drawable, finish, log_scale, name_panel, panels, rate_colours, styled
 from xmbench.report.words import METRIC_WORDS, direction_words, provenance_words
 
 LEAST_VALUES = 3
+MORE_METRICS = ("ndcg", "ndcg@100")  # shown too where they were measured
+CHOICE = "of several sets of runs the one with the most values, then the most runs, then the first by its other parameters"
 DECADES = 1.0  # of positive values, from which their axis is logarithmic
 
 
 @styled()
 def sensitivity(group: Group, context: Context) -> list[File]:
-    """Write the metric against each hyper-parameter that has three values or more, all else equal, as a figure and as CSV.
+    """Write each metric against each hyper-parameter that has three values or more, all else equal, as figures.
 
     Of runs it is that of the test split, of trials that of validation.
     """
-    points, split = (trial_points(group), "validation") if group.tuned else (run_points(group), "test")
+    return [file for metric in (group.metric, *MORE_METRICS) for file in _of_metric(group, metric, context)]
+
+
+def _of_metric(group: Group, metric: str, context: Context) -> list[File]:
+    points, split = (trial_points(group, metric), "validation") if group.tuned else (run_points(group, metric), "test")
     shown = slices(points)
     if shown.empty:
         return []
     runs = group.trials if group.tuned else group.rows
     runs = runs[runs["run_id"].isin(shown["run_id"])].drop_duplicates("run_id")
-    own = f"{split} split, mean and standard deviation over seeds, all other parameters equal"
+    own = f"{split} split, mean and standard deviation over seeds, all other parameters equal; {CHOICE}"
     footer = provenance_words(group, runs, own)
-    stem = context.out / f"{group.slug}_sensitivity"
-    paths = write_figure(stem, draw_sensitivity(group, shown, split, footer), footer)
-    return [
-        File(path, f"{METRIC_WORDS[group.metric]} against single hyper-parameters, {split} split", group, runs)
-        for path in paths
-    ]
+    stem = context.out / f"{group.slug}_sensitivity{'' if metric == group.metric else f'_{metric}'.replace('@', '')}"
+    paths = write_figure(stem, draw_sensitivity(group, shown, split, footer, metric), footer)
+    return [File(path, f"{METRIC_WORDS[metric]} against single hyper-parameters, {split} split", group, runs) for path in paths]
 
 
-def run_points(group: Group) -> pd.DataFrame:
+def run_points(group: Group, metric: str) -> pd.DataFrame:
     """One row per finished run and direction: run_id, method, params, noise_rate, seed, direction, value on the test split.
 
     Methods that are settings of one implementation, such as mrl and mrl_rc, are one method here.
     """
-    scores = group.scores("best_valid")[["run_id", "direction", "value"]]
-    return scores.merge(_settings(group.runs), on="run_id")
+    measures = group.measures("best_valid")
+    measures = measures[(measures["metric"] == metric) & (measures["network"] == "mean")]
+    return measures[["run_id", "direction", "value"]].merge(_settings(group.runs), on="run_id")
 
 
-def trial_points(group: Group) -> pd.DataFrame:
+def trial_points(group: Group, metric: str) -> pd.DataFrame:
     """The same of trials, with their validation score."""
     rows = group.trials[group.trials["status"] == "ok"]
     shown = (rows["split"] == "valid") & (rows["selection"] == "best_valid") & (rows["network"] == "mean")
-    scores = rows.loc[shown & (rows["metric"] == group.metric), ["run_id", "direction", "value"]]
+    scores = rows.loc[shown & (rows["metric"] == metric), ["run_id", "direction", "value"]]
     return scores.merge(_settings(rows.drop_duplicates("run_id")), on="run_id")
 
 
@@ -70,7 +74,7 @@ def _settings(runs: pd.DataFrame) -> pd.DataFrame:
 def slices(points: pd.DataFrame) -> pd.DataFrame:
     """The points of each method and hyper-parameter of which all others are equal, with columns `parameter` and `x`, its value.
 
-    Of several such sets the one with the most values is taken, and of those the one with the best score.
+    Of several such sets one is taken that no score has chosen, see CHOICE.
 
     Args:
         points: of `run_points` or `trial_points`.
@@ -84,22 +88,23 @@ def slices(points: pd.DataFrame) -> pd.DataFrame:
                 if name in own:
                     rest = json.dumps({k: v for k, v in own.items() if k != name}, sort_keys=True)
                     sets.setdefault(rest, []).append(text)
-            candidates = [of_method[of_method["params"].isin(texts)] for texts in sets.values() if len(texts) >= LEAST_VALUES]
-            if candidates:
-                best = max(candidates, key=lambda part: (part["params"].nunique(), part["value"].max()))
-                x = best["params"].map({text: own.get(name) for text, own in params.items()})
-                found.append(best.assign(method=method, parameter=name, x=x.astype(object)))
+            parts = [of_method[of_method["params"].isin(sets[rest])] for rest in sorted(sets)]
+            chosen = max(parts, key=lambda part: (part["params"].nunique(), part["run_id"].nunique()), default=of_method[:0])
+            if chosen["params"].nunique() >= LEAST_VALUES:
+                x = chosen["params"].map({text: own.get(name) for text, own in params.items()})
+                found.append(chosen.assign(method=method, parameter=name, x=x.astype(object)))
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def draw_sensitivity(group: Group, shown: pd.DataFrame, split: str, footer: str) -> Figure:
-    """A row of panels per method and hyper-parameter, a column per direction; a line per noise rate.
+def draw_sensitivity(group: Group, shown: pd.DataFrame, split: str, footer: str, metric: str) -> Figure:
+    """A row of panels per method and hyper-parameter, a column per direction; a line per noise rate, of categories points.
 
     Args:
         group: the runs.
         shown: of `slices`.
         split: "test" or "validation".
         footer: what the figure shows.
+        metric: whose values these are.
     """
     kinds = sorted(set(zip(shown["method"], shown["parameter"], strict=True)))
     directions = sorted(shown["direction"].unique(), key=lambda direction: (direction == "mean", direction))
@@ -111,7 +116,7 @@ def draw_sensitivity(group: Group, shown: pd.DataFrame, split: str, footer: str)
         _lines(ax, part, colours)
         name_panel(ax, f"{method}: {direction_words(direction)}" if group.metric == "map" else str(method))
         ax.set_xlabel(str(parameter))
-        ax.set_ylabel(METRIC_WORDS[group.metric] if direction == directions[0] else "")
+        ax.set_ylabel(METRIC_WORDS[metric] if direction == directions[0] else "")
     handles = [Line2D([], [], color=colour, marker="o", label=f"noise rate {rate:g}") for rate, colour in colours.items()]
     title = f"Sensitivity on {group.dataset} ({split}), {group.noise_scheme} noise"
     finish(figure, title, footer, handles)
@@ -122,15 +127,21 @@ def _lines(ax: Axes, part: pd.DataFrame, colours: dict[float, str]) -> None:
     """A line per rate over the values, which stand at their places or, where they are no numbers, side by side."""
     values, places = axis_of(part["x"].unique())
     place = {_key(value): x for value, x in zip(values, places, strict=True)}
+    named = any(isinstance(value, str | bool | list | dict | None) for value in values)  # no order to join them in
     for rate in sorted(part["noise_rate"].unique()):
         of_rate = part[part["noise_rate"] == rate]
         stats = (
             of_rate.assign(place=[place[_key(value)] for value in of_rate["x"]]).groupby("place")["value"].agg(["mean", "std"])
         )
-        ax.errorbar(
-            stats.index, stats["mean"], stats["std"].fillna(0), color=colours[rate], marker="o", capsize=2, elinewidth=0.8
-        )
-    if any(isinstance(value, str | bool | None) for value in values):
+        look: Style = {
+            "color": colours[rate],
+            "marker": "o",
+            "capsize": 2,
+            "elinewidth": 0.8,
+            "linestyle": "none" if named else "-",
+        }
+        ax.errorbar(stats.index, stats["mean"], stats["std"].fillna(0), **look)
+    if named:
         ax.set_xticks(places, [drawable(value if isinstance(value, str) else json.dumps(value)) for value in values])
     elif min(places) > 0 and np.log10(max(places) / min(places)) > DECADES:
         log_scale(ax, "x")

@@ -1,10 +1,11 @@
-"""Which methods of a table's column differ by more than chance: pairwise tests, letters, intervals and effect sizes.
+"""Which methods of a table differ by more than chance: pairwise tests, letters, intervals and effect sizes.
 
 All pairs of methods of a column, one direction at one noise rate, are tested, paired over queries, and from five seeds on over
-seeds too; Holm's correction is over the pairs of the column. Oracles are left out: they are not ranked.
+seeds too; Holm's correction is over the pairs of all columns of a table. Of more methods than letters can tell apart each is
+compared with the best one only. Oracles are left out: they are not ranked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xmbench.metrics import METRICS
-from xmbench.report.groups import Group, Reader
+from xmbench.report.groups import Arrays, Group, Reader
 from xmbench.statistics import (
     QUERIES,
     Effect,
@@ -25,50 +26,57 @@ from xmbench.statistics import (
     holm,
     item_numbers,
     item_values,
+    linked_items,
     mean_interval,
     paired_tests,
 )
 from xmbench.types import Array
 
 LEVEL = 0.05
+MAX_LETTERED = 40  # methods of a column up to which all pairs are tested; of more, each with the best one
 WITHOUT_TRAINING = "training variance not included"
 _OF_RSUM = ("r@1", "r@5", "r@10")
+BY_PLACE = "what belongs to one item is told by the place of queries, since no run kept the pairs"
 Seed = tuple[int, int]  # of the method and of the noise
+Place = tuple[Group, str, str, float]  # of a column: group, direction, metric and noise rate
 
 
-def letters(reader: Reader, group: Group, selection: str, direction: str, metric: str, rate: float) -> dict[str, str]:
-    """Label -> letters of a column of a table: methods that share a letter are not separable; the best one has an `a`.
+def table_letters(reader: Reader, columns: Sequence[Place], selection: str) -> list[dict[str, str]]:
+    """Label -> letters of each column of a table: methods that share a letter are not separable; the best one has an `a`.
 
     Args:
         reader: arrays of the runs.
-        group: the runs.
+        columns: of the table; a direction may be `mean`.
         selection: best_valid or last.
-        direction: a retrieval direction or `mean`.
-        metric: one that is a mean over queries, or rsum.
-        rate: noise rate.
 
     Returns:
-        Only those methods that have values per query and are no oracles; none where the metric is no mean over queries.
+        Of each column only those methods that have values per query, share a seed with the others and are no oracles; none
+        where the metric is no mean over queries, nor of more than MAX_LETTERED methods.
     """
-    if metric not in metrics_with_tests():
-        return {}
-    labels = [label for label in group.labels if label not in group.oracles]
-    column = read_column(reader, group, labels, selection, direction, metric, rate)
-    return column_letters(column, compare_pairs(column_pairs(column)))
+    found = {}
+    for i, (group, direction, metric, rate) in enumerate(columns):
+        shown = [label for label in group.labels if label not in group.oracles]
+        if metric in metrics_with_tests():
+            found[i] = read_column(reader, group, shown, selection, direction, metric, rate)
+    pairs = {i: column_pairs(column) for i, column in found.items() if len(column.rows) <= MAX_LETTERED}
+    adjusted = iter(_tested([pair for part in pairs.values() for pair in part]))
+    p = {i: {frozenset(pair[1:]): next(adjusted)[1] for pair in part} for i, part in pairs.items()}
+    return [column_letters(found[i], p[i]) if i in p else {} for i in range(len(columns))]
 
 
-def intervals(reader: Reader, group: Group, selection: str, direction: str, metric: str, rate: float) -> dict[str, Interval]:
+def intervals(reader: Reader, column: Place, selection: str) -> dict[str, Interval]:
     """Label -> confidence interval of a column of a table: over queries, and from five seeds on over seeds too.
 
-    Args: as of `letters`.
+    Args: as of `table_letters`.
 
     Returns:
         Only those methods that have values per query; none where the metric is no mean over queries.
     """
+    group, direction, metric, rate = column
     if metric not in metrics_with_tests():
         return {}
-    column = read_column(reader, group, group.labels, selection, direction, metric, rate)
-    return {label: mean_interval(column.of(label).values) for label in column.rows}
+    found = read_column(reader, group, group.labels, selection, direction, metric, rate)
+    return {label: mean_interval(found.of(label).values) for label in found.rows}
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,13 @@ class Column:
         metric: what is compared.
         values: of all runs, one row each.
         rows: label -> seed -> row of `values`.
+        by_place: whether items are told by the place of their queries, for want of the pairs.
     """
 
     metric: str
     values: ItemValues
     rows: dict[str, dict[Seed, int]]
+    by_place: bool = False
 
     @cached_property
     def higher_is_better(self) -> bool:
@@ -148,10 +158,29 @@ def read_column(
     if not found:
         return Column(metric, ItemValues(np.empty((0, 0)), np.empty((0, 0)), 0), {})
     shown = list(found[0]) if direction == "mean" else [direction]
-    numbers = dict(zip(found[0], item_numbers([len(part) for part in found[0].values()]), strict=True))
+    sizes = {name: len(part) for name, part in found[0].items()}
+    linked = _by_pairs(reader.pairs(group), sizes)
+    numbers = linked or dict(zip(sizes, item_numbers([*sizes.values()]), strict=True))
     weights = [1.0 if metric == "rsum" else 1 / len(shown)] * len(shown)
     stacked = [np.stack([parts[name] for parts in found]) for name in shown]
-    return Column(metric, item_values(stacked, weights, [numbers[name] for name in shown]), rows)
+    return Column(metric, item_values(stacked, weights, [numbers[name] for name in shown]), rows, by_place=not linked)
+
+
+def _by_pairs(pairs: Arrays, sizes: dict[str, int]) -> dict[str, Array]:
+    """Direction -> item of each query (n,) by the test pairs; empty where these are not known or of other queries.
+
+    Args:
+        pairs: modality -> item of every pair.
+        sizes: direction -> number of its queries, which are the items of its first modality.
+    """
+    queries = {name: name.partition("2")[0] for name in sizes}
+    items = {name: int(rows.max()) + 1 for name, rows in pairs.items() if len(rows)}
+    asked = {modality: sizes[name] for name, modality in queries.items()}
+    if any(items.get(modality, n + 1) > n for modality, n in asked.items()):
+        return {}
+    linked = linked_items([*(items | asked).values()], np.stack([pairs[name] for name in items], axis=1))
+    found = dict(zip(items, linked, strict=True))
+    return {name: found[modality] for name, modality in queries.items()}
 
 
 def metrics_with_tests() -> list[str]:
@@ -182,24 +211,30 @@ def _counts_all(group: Group, run_id: str, direction: str, metric: str, n: int) 
 
 
 def column_pairs(column: Column) -> list[tuple[Column, str, str]]:
-    """All pairs of the column's methods that have a seed in common, the better one first."""
-    pairs = combinations(column.means, 2)
+    """The pairs of the column's methods that are tested, the better one first: those that have a seed in common.
+
+    Of more than MAX_LETTERED methods the pairs of the best with each other one.
+    """
+    best, *others = column.means or [""]
+    pairs = combinations(column.means, 2) if len(others) < MAX_LETTERED else ((best, other) for other in others)
     return [(column, a, b) for a, b in pairs if column.rows[a].keys() & column.rows[b].keys()]
+
+
+def _tested(pairs: Sequence[tuple[Column, str, str]]) -> list[tuple[PairedTest, float]]:
+    """The test of each pair, and its p-value after Holm's correction for all of them."""
+    differences = (a.minus(b) for a, b in (column.shared(first, second) for column, first, second in pairs))
+    tests = paired_tests(differences, len(pairs), LEVEL)
+    return list(zip(tests, map(float, holm([tested.p for tested in tests])), strict=True))
 
 
 def compare_pairs(pairs: Sequence[tuple[Column, str, str]]) -> list[Pair]:
     """Tests, intervals and effect sizes of the first method of each pair less the second; Holm's correction is over all."""
-    differences = (a.minus(b) for a, b in (column.shared(first, second) for column, first, second in pairs))
-    tests = paired_tests(differences, len(pairs), LEVEL)
-    adjusted = holm([tested.p for tested in tests])
     made = []
-    for (column, first, second), tested, p_holm in zip(pairs, tests, adjusted, strict=True):
+    for (column, first, second), (tested, p_holm) in zip(pairs, _tested(pairs), strict=True):
         a, b = column.shared(first, second)
         difference, means = a.minus(b), (float(a.values.mean()), float(b.values.mean()))
         sizes = effect(difference, higher_is_better=column.higher_is_better)
-        made.append(
-            Pair(first, second, means, a.n_seeds, a.n_queries, mean_interval(difference.values), tested, sizes, float(p_holm))
-        )
+        made.append(Pair(first, second, means, a.n_seeds, a.n_queries, mean_interval(difference.values), tested, sizes, p_holm))
     return made
 
 
@@ -229,14 +264,21 @@ def over_words(over: str) -> str:
     return f"{over} ({WITHOUT_TRAINING})" if over == QUERIES else over
 
 
-def column_letters(column: Column, pairs: Sequence[Pair]) -> dict[str, str]:
-    """Letters of the column's methods, best first."""
-    place = {label: i for i, label in enumerate(column.means)}
-    separable = np.zeros((len(place), len(place)), dtype=bool)
-    for pair in pairs:
-        i, j = place[pair.first], place[pair.second]
-        separable[i, j] = separable[j, i] = pair.p_holm <= LEVEL
-    return dict(zip(place, compact_letters(separable), strict=True))
+def column_letters(column: Column, p_holm: Mapping[frozenset[str], float]) -> dict[str, str]:
+    """Letters of the column's methods, best first, without those that make pairs which could not be tested.
+
+    Args:
+        column: at most MAX_LETTERED methods.
+        p_holm: of each tested pair.
+    """
+    labels = list(column.means)
+    while labels:
+        partners = [sum(frozenset((a, b)) in p_holm for b in labels) for a in labels]
+        if min(partners) == len(labels) - 1:
+            break
+        labels.remove(min(reversed(labels), key=dict(zip(labels, partners, strict=True)).__getitem__))
+    separable = np.array([[a != b and p_holm[frozenset((a, b))] <= LEVEL for b in labels] for a in labels], dtype=bool)
+    return dict(zip(labels, compact_letters(separable), strict=True)) if labels else {}
 
 
 def p_words(p: float) -> str:

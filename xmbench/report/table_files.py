@@ -53,7 +53,8 @@ def layout_tables(groups: Sequence[Group], layout: Layout, context: Context) -> 
     are of groups, and else in tables of their own.
     """
     layout = replace(layout, agg=context.agg)
-    belonging = [part for group in groups if _belongs(group, layout) and len((part := _shown(group, layout)).runs)]
+    narrowed = [_shown(group, layout) for group in groups if _belongs(group, layout)]
+    belonging = [group for group in narrowed if len(group.runs)]
     apart: dict[tuple[str, ...], list[Group]] = {}
     spanning = any(name in OF_GROUPS for name in layout.dimensions)
     for group in belonging:

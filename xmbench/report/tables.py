@@ -18,8 +18,9 @@ from xmbench.report.cells import MEAN, NETWORKS, NO_RUN, cells_of, mark, notes_o
 from xmbench.report.groups import Group, Reader
 from xmbench.report.layouts import MEAN_CI95, OF_GROUPS, Layout
 from xmbench.report.printed import COORDINATES, printed_cells, printed_notes
-from xmbench.report.significance import intervals, letters, over_words
+from xmbench.report.significance import MAX_LETTERED, Place, intervals, over_words, table_letters
 from xmbench.report.words import METRIC_WORDS, direction_words
+from xmbench.statistics import Interval
 
 TITLES = {
     "dataset": "Dataset", "noise_scheme": "Noise scheme", "protocol": "Protocol", "tuned": "Hyper-parameters",
@@ -184,14 +185,15 @@ def _chosen(cells: pd.DataFrame, layout: Layout) -> pd.DataFrame:
 
 
 def _by_column(
-    cells: pd.DataFrame, groups: Sequence[Group], layout: Layout, reader: Reader, read: Callable[..., dict[str, T]]
+    cells: pd.DataFrame, groups: Sequence[Group], read: Callable[[list[Place]], Sequence[dict[str, T]]]
 ) -> list[T | None]:
-    """What `read`, `letters` or `intervals`, finds of each cell's method in its column; None where it finds nothing."""
-    columns = cells[["group", "direction", "metric", "noise_rate"]].drop_duplicates()
+    """What `read` finds of each cell's method in its column; None where it finds nothing."""
+    columns = [*cells[["group", "direction", "metric", "noise_rate"]].drop_duplicates().itertuples(index=False, name=None)]
+    of_columns = read([(groups[group], *rest) for group, *rest in columns])
     found = {
-        (group, direction, metric, rate, label, MEAN): what
-        for group, direction, metric, rate in columns.itertuples(index=False)
-        for label, what in read(reader, groups[group], layout.selection, direction, metric, rate).items()
+        (*column, label, MEAN): what
+        for column, of_methods in zip(columns, of_columns, strict=True)
+        for label, what in of_methods.items()
     }
     names = ("group", "direction", "metric", "noise_rate", "label", "network")
     return [found.get(key) for key in zip(*(cells[name] for name in names), strict=True)]
@@ -204,7 +206,9 @@ def _with_intervals(cells: pd.DataFrame, groups: Sequence[Group], layout: Layout
     """
     if layout.agg != MEAN_CI95:
         return cells
-    found = [None] * len(cells) if reader is None else _by_column(cells, groups, layout, reader, intervals)
+    found: list[Interval | None] = [None] * len(cells)
+    if reader is not None:
+        found = _by_column(cells, groups, lambda places: [intervals(reader, place, layout.selection) for place in places])
     half = [np.nan if i is None else i.high - i.mean for i in found]
     over = ["" if i is None else over_words(i.over) for i in found]
     seeds = cells["ci95"].notna().map({True: "seeds alone", False: "nothing, for want of seeds or of values per query"})
@@ -214,7 +218,7 @@ def _with_intervals(cells: pd.DataFrame, groups: Sequence[Group], layout: Layout
 
 def _with_letters(cells: pd.DataFrame, groups: Sequence[Group], layout: Layout, reader: Reader) -> pd.DataFrame:
     """Cells without ranks, with the letters that separable methods do not share."""
-    found = _by_column(cells, groups, layout, reader, letters)
+    found = _by_column(cells, groups, lambda places: table_letters(reader, places, layout.selection))
     return cells.assign(letters=[text or "" for text in found], rank=np.nan)
 
 
@@ -391,7 +395,12 @@ def _network_notes(records: list[Record]) -> list[str]:
 def _letter_notes(seen: pd.DataFrame) -> list[str]:
     """Which methods have no letters although these are shown."""
     without = seen[(seen["letters"] == "") & (seen["n"] > 0) & (seen["network"] == MEAN) & ~seen["oracle"]]["label"].unique()
-    return [f"No letter, since no values per query were kept: {', '.join(sorted(without))}."] if len(without) else []
+    if seen.groupby(["group", "direction", "metric", "noise_rate"])["label"].nunique().gt(MAX_LETTERED).any():
+        return [f"More than {MAX_LETTERED} methods: no letters."]
+    listed = ", ".join(sorted(without))
+    return (
+        [f"No letter, for want of values per query or of a seed in common with each of the others: {listed}."] if listed else []
+    )
 
 
 def _interval_notes(seen: pd.DataFrame, layout: Layout) -> list[str]:

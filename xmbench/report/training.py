@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from xmbench.report.cells import COLLAPSED_BELOW
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Group, Reader, strip_prefix
+from xmbench.report.selected import best_words, ranked_labels
 from xmbench.report.style import Style, epoch_ticks, finish, fold, log_scale, name_panel, panels, rate_colours, styled
 from xmbench.report.words import METRIC_WORDS, absent_words, provenance_words
 
@@ -23,6 +24,7 @@ LAST: Style = {"linestyle": "", "marker": "s", "markersize": 5, "markerfacecolor
 VALID_LOSS = "valid/loss"
 DASHED: Style = {"linestyle": "--", "linewidth": 0.8}
 PANELS_PER_ROW = 4
+MAX_METHODS = 40  # with two panels or three each
 
 
 @styled()
@@ -31,10 +33,12 @@ def training_curves(group: Group, context: Context) -> list[File]:
     histories = read_histories(group, context.reader)
     if not histories:
         return []
+    best = [label for label in ranked_labels(group) if label in histories][:MAX_METHODS]
+    few, absent = best_words(group, best, histories), absent_words(group, histories, "history")
+    histories = {label: rates for label, rates in histories.items() if label in best}
     shown = [history["run_id"] for rates in histories.values() for history in rates.values()]
     runs = group.runs[group.runs["run_id"].isin(shown)]
-    absent = absent_words(group, histories, "history")
-    footer = provenance_words(group, runs, "first finished seed of each method and rate", absent)
+    footer = provenance_words(group, runs, "first finished seed of each method and rate", few, absent)
     figure = draw_training_curves(group, histories, footer)
     paths = write_figure(context.out / f"{group.slug}_training", figure, footer)
     title = f"loss and validation {METRIC_WORDS[group.metric]} against the epoch"

@@ -19,11 +19,12 @@ from threadpoolctl import threadpool_limits
 
 from xmbench.report.files import Context, File, write_figure
 from xmbench.report.groups import Arrays, Group, strip_prefix
-from xmbench.report.selected import Kept, kept_runs
+from xmbench.report.selected import Kept, best_words, kept_runs, ranked_labels
 from xmbench.report.style import Style, finish, fold, hues, name_panel, panels, styled
 from xmbench.report.words import absent_words, provenance_words, selection_words
 
 MAX_ITEMS = 500  # per panel
+MAX_METHODS = 6  # a layout takes a second
 MAX_ITERATIONS = 500
 PANELS_PER_ROW = 4
 MAX_CLASSES = 10  # the most frequent ones are coloured, others grey
@@ -36,7 +37,7 @@ class Cloud:
     """Points of one panel.
 
     Attributes:
-        title: such as `input: image` or a method's name.
+        title: such as `Input: image` or a method's name.
         points: (n, 2) layout.
         modality: (n,) name of each point's modality.
         class_number: (n,) first class of each point, -1 where it has none.
@@ -50,23 +51,27 @@ class Cloud:
 
 @styled()
 def tsne(group: Group, context: Context) -> list[File]:
-    """Write the t-SNE figure at one noise rate, for the first seed of each method that kept embeddings."""
+    """Write the t-SNE figure at one noise rate, for the first seed of the best methods that kept embeddings."""
     prefix = f"embedding/{group.split}/best_valid/"
     rate, kept = kept_runs(group, context.reader, lambda names: any(name.startswith(prefix) for name in names))
-    kept = [run for run in kept if _embeddings(run.arrays, group.split)]
+    kept = [run for run in kept if embeddings(run.arrays, group.split)]
     if not kept:
         return []
-    runs = group.runs[group.runs["run_id"].isin(run.run_id for run in kept)]
-    clouds, class_names = _clouds(group, kept)
     absent = absent_words(group, [run.label for run in kept], "embedding")
-    footer = provenance_words(group, runs, selection_words(group, "best_valid"), f"at most {MAX_ITEMS} items per panel", absent)
+    known = [run.label for run in kept]
+    best = [label for label in ranked_labels(group) if label in known][:MAX_METHODS]
+    kept = [run for run in kept if run.label in best]
+    runs = group.runs[group.runs["run_id"].isin(run.run_id for run in kept)]
+    clouds, class_names = clouds_of(group, kept), [str(name) for name in kept[0].arrays.get("class_names", [])]
+    items = f"at most {MAX_ITEMS} items per panel"
+    footer = provenance_words(group, runs, selection_words(group, "best_valid"), items, best_words(group, best, known), absent)
     figure = draw_tsne(group, clouds, class_names, rate, footer)
     paths = write_figure(context.out / f"{group.slug}_tsne", figure, footer)
     return [File(path, f"t-SNE of inputs and embeddings at noise rate {rate:g}", group, runs) for path in paths]
 
 
-def _embeddings(arrays: Arrays, split: str) -> Arrays:
-    """(n, d) embeddings by modality: of the only network, or of the first of several; empty where none fit a plane."""
+def embeddings(arrays: Arrays, split: str) -> Arrays:
+    """(n, d) embeddings by modality, best epoch, of the only network or the first of several; empty where none fit a plane."""
     for network in ("mean", "0"):
         found = strip_prefix(arrays, f"embedding/{split}/best_valid/{network}/")
         if found and all(values.ndim == 2 for values in found.values()):
@@ -74,17 +79,16 @@ def _embeddings(arrays: Arrays, split: str) -> Arrays:
     return {}
 
 
-def _clouds(group: Group, kept: list[Kept]) -> tuple[list[Cloud], list[str]]:
-    """Panels of the inputs, then of each method, and the class names."""
-    clouds: list[Cloud] = []
+def clouds_of(group: Group, kept: list[Kept]) -> list[Cloud]:
+    """Panels of the inputs, then of each method."""
     first = kept[0].arrays
     labels = {name: first_class(values) for name, values in strip_prefix(first, f"labels/{group.split}/").items()}
     inputs = strip_prefix(first, f"input/{group.split}/")
-    clouds += [_cloud(f"input: {name}", {name: values}, labels) for name, values in sorted(inputs.items())]
+    clouds = [_cloud(f"Input: {name}", {name: values}, labels) for name, values in sorted(inputs.items())]
     for run in kept:
-        spaces = _embeddings(run.arrays, group.split)
+        spaces = embeddings(run.arrays, group.split)
         clouds.append(_cloud(run.label, {name: unit(values) for name, values in sorted(spaces.items())}, labels))
-    return clouds, [str(name) for name in first.get("class_names", [])]
+    return clouds
 
 
 def _cloud(title: str, spaces: Arrays, labels: Arrays) -> Cloud:
