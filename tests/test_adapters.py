@@ -10,6 +10,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 from xmbench import FitContext, load_dataset, registry
 from xmbench.adapters import from_classifier, from_modules, from_pair_estimator, from_views_estimator
@@ -82,6 +83,12 @@ def test_a_classifier_of_each_modality_gives_the_probabilities_of_all_classes():
     for ours, x, test in zip(embedded("mine"), vectors(train), vectors(planted().tests["test"]), strict=True):
         theirs = make_pipeline(StandardScaler(), LogisticRegression(C=0.5)).fit(x, numbers).predict_proba(test)
         np.testing.assert_allclose(ours, theirs, atol=1e-3)
+
+
+def test_a_classifier_without_probabilities_is_refused_with_what_to_do():
+    from_classifier("mine", lambda p: LinearSVC())
+    with pytest.raises(TypeError, match=r"LinearSVC has none; wrap it in sklearn\.calibration\.CalibratedClassifierCV"):
+        fit_method(build_method("mine"), planted().train, FitContext())
 
 
 def test_a_class_without_items_has_probability_0():

@@ -183,3 +183,7 @@ def test_jobs_are_processes_of_their_own_for_methods_in_files(tmp_path):
     assert values(rows).nunique() == 1
     run_id = rows.query("method == 'own'")["run_id"].iloc[0]
     assert Store(tmp_path / "store").arrays(run_id)["record/process"] != [os.getpid()]
+
+
+def test_one_method_needs_no_list():
+    assert set(xb.run("pls", **GRID, store=None)["method"]) == {"pls"}

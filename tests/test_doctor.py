@@ -176,11 +176,17 @@ def test_a_disk_that_is_nearly_full_is_found(monkeypatch, tmp_path):
 
 
 def test_data_that_are_only_partly_there_are_told(monkeypatch, tmp_path):
-    (tmp_path / (dataset_card("flickr8k").folder or "flickr8k")).mkdir()
     monkeypatch.setenv("XMBENCH_DATA", str(tmp_path))
+    folder = tmp_path / (dataset_card("flickr8k").folder or "flickr8k")
+    folder.mkdir()
+    assert not any(text.startswith("flickr8k has ") for _, text, _ in found("data")), "an empty folder is nothing begun"
+    (folder / "train_ims.npy").touch()
     states = {text.partition(" has ")[0]: state for state, text, _ in found("data")}
     assert states["flickr8k"] == "warning"
     monkeypatch.setenv("XMBENCH_DATA", str(tmp_path / "nowhere"))
+    assert found("data")[0][:2] == ("note", f"there is no {tmp_path / 'nowhere'} yet")
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XMBENCH_DATA", str(tmp_path / "file"))
     assert found("data")[0][0] == "problem"
 
 

@@ -148,6 +148,9 @@ class _Classifier(Method):
             labels = class_numbers(modality.labels)
             known = labels >= 0
             estimator = _seeded(type(self).make(self), context)
+            if not hasattr(estimator, "predict_proba"):
+                advice = "wrap it in sklearn.calibration.CalibratedClassifierCV"
+                raise TypeError(f"a classifier must have predict_proba, {type(estimator).__name__} has none; {advice}")
             self.classifiers_[modality.name] = estimator.fit(_vectors(modality)[known], labels[known])
 
     def embed(self, modality: Modality) -> Embedding:

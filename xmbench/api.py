@@ -85,6 +85,7 @@ def run(
         MissingDataError: the files of a dataset are not there.
     """
     with ExitStack() as stack:
+        methods = [methods] if isinstance(methods, str) else methods
         for path in plugins:
             load_plugin(path)
         classes = [_class_of(method) for method in methods if not isinstance(method, str)]

@@ -70,6 +70,12 @@ def _datasets(_: click.Context) -> Iterable[str]:
     return dataset_names()
 
 
+def _imported(_: click.Context) -> Iterable[str]:
+    from xmbench.importing.care import listed
+
+    return [row["name"] for row in listed()]
+
+
 def _schemes(_: click.Context) -> Iterable[str]:
     from xmbench.noise import SCHEMES
 
@@ -122,6 +128,7 @@ def _runs(context: click.Context) -> set[str]:
 
 _NAMES: dict[str, Callable[[click.Context], Iterable[str]]] = {
     "methods": _methods,
+    "imported": _imported,
     "datasets": _datasets,
     "noise": _schemes,
     "metrics": _metrics,

@@ -31,22 +31,27 @@ def data() -> None:
 @click.option(
     "--labels",
     multiple=True,
+    shell_complete=one(files=True),
     metavar="FILE[:COLUMN]",
     help="A column label, several classes separated by ;, and optionally a column split; or an array.",
 )
 @click.option(
     "--pairs",
     default="",
+    shell_complete=one(files=True),
     metavar="FILE",
     help="Rows that belong together, a column per modality, and optionally split.  [default: by their order]",
 )
 @click.option(
     "--captions",
     multiple=True,
+    shell_complete=one(files=True),
     metavar="FILE",
     help="Captions of the images: one per line, CSV, JSON lines, COCO, Karpathy's JSON or Flickr's tokens.",
 )
-@click.option("--images", default="", metavar="DIR", help="Images; with a folder per class, their labels.")
+@click.option(
+    "--images", default="", metavar="DIR", shell_complete=one(files=True), help="Images; with a folder per class, their labels."
+)
 @click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded, and list them.")
 @click.option("--title", help="For the card.  [default: the name]")
 @click.option("--source", help="For the card: where the data are from.  [default: the files]")
@@ -179,7 +184,7 @@ def doctor(file: str, form: str) -> None:
 
 
 @data.command()
-@click.argument("name", shell_complete=one("datasets"))
+@click.argument("name", shell_complete=one("imported"))
 def remove(name: str) -> None:
     """Remove an imported dataset. The files that it was imported from stay."""
     from xmbench.importing.folders import remove as remove_folder

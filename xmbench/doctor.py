@@ -213,6 +213,8 @@ def _data(_: str) -> _Look:
     root = data_root()
     if root is None:
         yield "note", "XMBENCH_DATA is not set", "set it to the folder of data that are not downloaded"
+    elif not root.exists():
+        yield "note", f"there is no {root} yet", "the first import or download makes it"
     elif not root.is_dir() or not os.access(root, os.R_OK):
         yield "problem", f"XMBENCH_DATA is {root}, which is no folder that can be read", "name another folder, or none"
         root = None
@@ -221,15 +223,16 @@ def _data(_: str) -> _Look:
     ready = [name for name, card in cards.items() if is_ready(card)]
     yield "ok", f"ready: {', '.join(ready)}", ""
     missing = [name for name in names if name not in ready]
-    begun = [name for name in missing if root is not None and (root / cards[name].place).is_dir()]
+    begun = [name for name in missing if root is not None and any((root / cards[name].place).glob("*"))]
     for name in begun:
         wanted = ", ".join(sorted(cards[name].files))
         yield "warning", f"{name} has a folder in {root}, but not all of {wanted}", f"xmbench info {name}"
     if absent := [name for name in missing if name not in begun]:
         yield "note", f"not here: {', '.join(absent)}", "xmbench info NAME tells where from, and synthetic_NAME is its twin"
     for row in listed():
-        state: State = "ok" if row["state"] == "ready" else "problem"
-        yield state, f"imported: {row['name']}, {row['state']}", "" if state == "ok" else f"xmbench data verify {row['name']}"
+        advice = {"ready": "", "features missing": f"xmbench features extract {row['name']}"}
+        state: State = "ok" if row["state"] == "ready" else "note" if row["state"] in advice else "problem"
+        yield state, f"imported: {row['name']}, {row['state']}", advice.get(row["state"], f"xmbench data verify {row['name']}")
 
 
 def _plugins(_: str) -> _Look:

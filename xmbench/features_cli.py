@@ -25,7 +25,7 @@ def list_(form: str) -> None:
 
 
 @features.command()
-@click.argument("name", shell_complete=one("datasets"))
+@click.argument("name", shell_complete=one("imported"))
 @click.option("--image", metavar="EXTRACTOR", help="For images.  [default: efficientnet_lite0]")
 @click.option("--text", metavar="EXTRACTOR", help="For captions.  [default: minilm]")
 @click.option(

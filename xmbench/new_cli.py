@@ -30,7 +30,8 @@ def method(name: str, out: str | None) -> None:
         click.echo(path)
     click.echo(
         f"check it: xmbench validate {file}\n"
-        f"run it: xmbench run --methods {name},mrl,ce --dataset openmoji --profile reduced --plugin {file}\n"
+        f"run it: xmbench run --methods {name},mrl,ce --dataset openmoji --profile reduced --rates 0,0.4 --seeds 1 "
+        f"--plugin {file}\n"
         f"test it: pytest {project.parent}; install it, and leave out --plugin: pip install -e {project.parent}",
         err=True,
     )

@@ -45,7 +45,9 @@ CARD = Card(
             },
             note="these features are at no public address. Images and captions are, Flickr8k_Dataset.zip and "
             "Flickr8k_text.zip below https://github.com/jbrownlee/Datasets/releases/download/Flickr8k/, or on request at "
-            "https://forms.illinois.edu/sec/1713398; `xmbench data import` makes a dataset of your own of them",
+            "https://forms.illinois.edu/sec/1713398; `xmbench data import flickr8k_own --images Flicker8k_Dataset "
+            "--captions Flickr8k.token.txt --skip-broken` and `xmbench features extract flickr8k_own` make a dataset of them, "
+            "with splits of its own",
         ),
     ),
     checks=f"the sha256 of every file; {CHECKS}",
