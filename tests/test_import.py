@@ -18,10 +18,14 @@ from scipy.io import savemat
 
 from xmbench import datasets, load_dataset, load_results
 from xmbench.datasets import _imported, synthetic
+from xmbench.features import extraction
 from xmbench.importing import Request, assembly, folders, import_data
+from xmbench.importing.captions import read_captions
+from xmbench.importing.care import listed
 from xmbench.importing.doctor import examine
 from xmbench.importing.findings import copies, row_hashes
 from xmbench.importing.sources import open_source
+from xmbench.importing.text import encoding
 from xmbench.plan import cached_dataset
 from xmbench.types import DataError, Modality, PairedSet, Rows, one_hot, split_sha
 
@@ -243,6 +247,7 @@ def test_captions_in_every_layout_belong_to_their_images(layout):
     assert facts["pairs per image"] == {"least": 2, "most": 2, "mean": 2.0}
     if layout in ("csv", "karpathy"):
         assert [len(part.pairs) for part in data.splits().values()] == [6, 2, 2]
+        assert listed()[0]["pairs"] == "6/2/2"
 
 
 def test_images_and_captions_alone_wait_for_features(xmbench, capsys):
@@ -292,6 +297,140 @@ def test_labels_find_their_images_by_name_with_their_splits():
         DataError, match=r"every item of image once, got 5 names twice, and no label of 5 items, such as im1\.png"
     ):
         imported("again", images="pics", features={"image": ["six.npy"]}, labels=["l.csv"], captions=["c.txt"])
+    table({"image": [f"im{i}.png" for i in (0, 0, 1, 2, 3, 4, 5)], "label": [1, 2, 1, 2, 1, 2, 1]}, "l.csv")
+    with pytest.raises(DataError, match=r"every item of image once, got 1 names twice$"):
+        imported("again", images="pics", features={"image": ["six.npy"]}, labels=["l.csv"], captions=["c.txt"])
+
+
+def six_pictures(broken=(0, 2, 4)):
+    """Six of which some have no bytes, and the features of the others."""
+    for i in range(6):
+        picture(f"pics/p{i:02}.png", 40 * i)
+        if i in broken:
+            Path(f"pics/p{i:02}.png").write_bytes(b"")
+    whole = [i for i in range(6) if i not in broken]
+    np.save("whole.npy", IMAGE[whole])
+    return {"images": "pics", "features": {"image": ["whole.npy"]}, "skip_broken": True}
+
+
+def captions_of_pictures():
+    """Name -> captions of the imported pictures."""
+    names, texts = np.load("data/mine/image.ids.npy"), json.loads(Path("data/mine/text.captions.json").read_text())
+    found = {}
+    for image, text in np.load("data/mine/pairs.npy"):
+        found.setdefault(str(names[image]), []).append(texts[text])
+    return found
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.filterwarnings("ignore:.*unknown words")
+def test_captions_and_labels_of_broken_images_are_left_out_with_them(named):
+    rows = [(f"p{i // 2:02}.png", f"picture {i // 2} caption {i % 2}", ["train", "val", "test"][i // 4]) for i in range(12)]
+    if named:
+        table(dict(zip(("image", "caption", "split"), zip(*rows, strict=True), strict=True)), "c.csv")
+    else:
+        Path("c.csv").write_text("".join(f"{caption}\n" for _, caption, _ in rows))
+    numbered = {"id": range(6)} if named else {}
+    table({**numbered, "label": list("xyxxyx"), "split": ["train"] * 2 + ["val"] * 2 + ["test"] * 2}, "l.csv")
+    facts = imported(**six_pictures(), captions=["c.csv"], labels=["l.csv"])
+    assert captions_of_pictures() == {f"p0{i}.png": [f"picture {i} caption 0", f"picture {i} caption 1"] for i in (1, 3, 5)}
+    assert "left out: 6 captions of broken images" in facts["notes"].values()
+    assert np.load("data/mine/image.labels.npy").tolist() == [1, 0, 0], "of xyxxyx those of p01, p03 and p05"
+    assert np.load("data/mine/split.npy").tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_a_first_extraction_tells_equal_images_from_kept_ones(monkeypatch):
+    six_pictures(broken=())
+    picture("pics/p05.png", 0)
+    Path("c.txt").write_text("a dog\n" * 6)
+    imported(images="pics", captions=["c.txt"])
+    extractor = types.SimpleNamespace(
+        kinds={"vectors": (2,)},
+        recipe={"versions": {}},
+        prepare=str,
+        compute=lambda batch: {"vectors": IMAGE[: len(batch), :2]},
+    )
+    monkeypatch.setattr(extraction, "open_extractor", lambda _: extractor)
+    facts = extraction.extract(extraction.Extraction(name="mine"))
+    assert facts["image"].endswith("; 5 computed, 1 kept or equal to another")
+
+
+def test_rows_that_may_be_counted_with_broken_images_are_refused():
+    request = six_pictures()
+    Path("c.txt").write_text("a dog\n" * 7)
+    refused("a whole number of times all images, broken ones too, got 7 for 6; name", **request, captions=["c.txt"])
+    np.save("six.npy", TEXT[:6])
+    request["features"]["text"] = ["six.npy"]
+    refused(r"text: rows must be of the images that are whole, 3, got 6 as of all 6, broken ones too", **request)
+
+
+@pytest.mark.filterwarnings("ignore:.*unknown words")
+def test_captions_of_images_that_are_not_there_are_left_out_on_request():
+    lines = [f"{name}#{i}\tdog {name} {i}\n" for name in [*(f"p0{i}.png" for i in range(6)), "gone.png.1"] for i in (0, 1)]
+    Path("c.token").write_text("".join(lines))
+    request = six_pictures(broken=())
+    advice = "got 'gone.png.1', 1 unknown ones; drop them, or leave them out by --skip-broken"
+    refused(advice, **{**request, "skip_broken": False}, captions=["c.token"])
+    facts = imported(**request, captions=["c.token"])
+    assert captions_of_pictures() == {f"p0{i}.png": [f"dog p0{i}.png 0", f"dog p0{i}.png 1"] for i in range(6)}
+    assert "left out: 2 captions of 1 images that are not there, such as 'gone.png.1'" in facts["notes"].values()
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_a_header_of_numbers_is_no_item(index):
+    pd.DataFrame(IMAGE).to_csv("i.csv", index=index)
+    pd.DataFrame(TEXT).to_csv("t.csv", index=index)
+    imported(features={"image": ["i.csv"], "text": ["t.csv"]})
+    np.testing.assert_allclose(np.load("data/mine/image.vectors.npy"), IMAGE, rtol=1e-6)
+    np.testing.assert_allclose(np.load("data/mine/text.vectors.npy"), TEXT, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [("red", "column 2 must be numbers, got 'red' in line 1;"), ("", "finite, got NaN or infinity in row 0")],
+)
+def test_a_first_row_with_one_bad_cell_is_no_header(cell, message):
+    rows = IMAGE.astype(str)
+    rows[0, 1] = cell
+    pd.DataFrame(rows).to_csv("x.csv", header=False, index=False)
+    refused(message, features={"image": ["x.csv"], "text": ["txt.npy"]})
+
+
+def test_class_numbers_that_are_floats_in_one_file_are_the_same_classes():
+    table({"label": CLASSES[:40] - 1}, "train.csv")
+    table({"label": CLASSES[40:] - 1.0}, "test.csv")
+    imported(labels=["train.csv", "test.csv"])
+    assert load_dataset("mine").class_names == ("0", "1")
+    assert np.load("data/mine/image.labels.npy").tolist() == (CLASSES - 1).tolist()
+
+
+@pytest.mark.parametrize("text", ["a dog\nun caf\u00e9", "a \u72ac\nun caf\u00e9"])
+def test_texts_that_end_in_an_accent_or_are_utf_16_are_read(text):
+    wide = "\u72ac" in text
+    Path("c.txt").write_bytes(text.encode("utf-16" if wide else "latin-1"))
+    found = read_captions(["c.txt"])
+    assert found.texts == text.splitlines()
+    assert encoding(Path("c.txt")) == (("utf-16", 0) if wide else ("latin-1", 2))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("c.csv", "picture,words\n1.png,a dog\n", "must have the columns image and caption, got picture, words; name them so"),
+        ("c.csv", "image,caption\n1.png,a dog, a cat\n", "line 2: must have 2 cells, got 3; quote captions that hold commas$"),
+        ("c.csv", "image,caption\n1.png\n", "line 2: must have 2 cells, got 1$"),
+        ("c.tsv", "image\tcaption\n1.png\ta dog\ta, b\n", "line 2: must have 2 cells, got 3$"),
+    ],
+)
+def test_tables_of_captions_that_cannot_be_used(name, content, message):
+    Path(name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_captions([name])
+
+
+def test_captions_in_one_column_without_a_name_are_lines():
+    Path("c.csv").write_text("a dog\na cat, and more\n")
+    assert read_captions(["c.csv"]).texts == ["a dog", "a cat, and more"]
 
 
 # an imported dataset is as good as any other
@@ -578,6 +717,13 @@ def test_a_full_disk_is_told_and_nothing_is_left(monkeypatch):
     refused(
         r"no space left for the import in .*data \(\d+\.\d GB free\); nothing of it was kept", OSError, labels=["labels.csv"]
     )
+
+
+@pytest.mark.parametrize("where", ["/proc/x", "/proc/x/y", "img.npy", "img.npy/below"])
+def test_a_data_root_that_cannot_be_is_told(monkeypatch, where):
+    monkeypatch.setenv("XMBENCH_DATA", where)
+    with pytest.raises(OSError, match=rf"^{where} cannot be written to \(.*\); set XMBENCH_DATA to a folder that can"):
+        imported()
 
 
 def test_two_imports_of_one_name_do_not_meet():

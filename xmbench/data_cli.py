@@ -52,7 +52,11 @@ def data() -> None:
 @click.option(
     "--images", default="", metavar="DIR", shell_complete=one(files=True), help="Images; with a folder per class, their labels."
 )
-@click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded, and list them.")
+@click.option(
+    "--skip-broken",
+    is_flag=True,
+    help="Leave out images that cannot be decoded, with their captions and labels, and captions of images that are not there.",
+)
 @click.option("--title", help="For the card.  [default: the name]")
 @click.option("--source", help="For the card: where the data are from.  [default: the files]")
 @click.option("--licence", help="For the card.")

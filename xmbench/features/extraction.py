@@ -196,7 +196,8 @@ def _run(imported: Imported, job: _Job, extractor: Extractor, batch_size: int) -
         kind: {**extractor.recipe, "width": extractor.kinds[kind][-1], "own_weights": own, "when": when} for kind in kinds
     }
     shapes = "; ".join(f"{kind} {' x '.join(f'{n:,}' for n in (len(inputs), *extractor.kinds[kind]))}" for kind in kinds)
-    return names, records, f"{shapes} by {job.extractor}; {n_new:,} computed, the others were kept"
+    rest = f", {len(inputs) - n_new:,} kept or equal to another" if n_new < len(inputs) else ""
+    return names, records, f"{shapes} by {job.extractor}; {n_new:,} computed{rest}"
 
 
 def _fill(inputs: Inputs, extractor: Extractor, rows: Mapping[str, KeptRows], batch_size: int, what: str) -> int:

@@ -131,6 +131,9 @@ def _modalities(draft: _Draft, request: Request) -> None:
         draft.captions = beside(draft.images)
     if request.captions:
         draft.captions = caption_files.read_captions(request.captions)
+        if request.skip_broken and draft.images is not None and not request.pairs:  # pairs count the captions of the files
+            draft.captions, notes = caption_files.of_whole_images(draft.captions, draft.images.paths, draft.images.broken)
+            draft.notes += notes
     if draft.captions is not None:
         text = draft.items.setdefault("text", Items("text", len(draft.captions.texts)))
         if text.n != len(draft.captions.texts):
@@ -154,6 +157,7 @@ def _pairs(draft: _Draft, request: Request) -> Codes | None:
     if draft.captions is not None:
         _captions_to_pairs(draft, draft.captions)
         return None
+    _check_order(draft)
     longest = max(draft.sizes)
     if any(longest % n for n in draft.sizes):
         got = ", ".join(f"{n:,} of {name}" for name, n in zip(draft.items, draft.sizes, strict=True))
@@ -164,6 +168,16 @@ def _pairs(draft: _Draft, request: Request) -> Codes | None:
     ]
     draft.pairing = ", ".join(several) + ", in order" if several else "row i with row i"
     return None
+
+
+def _check_order(draft: _Draft) -> None:
+    """Raise where rows may be counted with the images that were left out."""
+    n = len(draft.images.paths) if draft.images is not None and draft.images.broken else 0
+    if wrong := next((items for items in draft.items.values() if n and items.n % n == 0), None):
+        raise DataError(
+            f"{wrong.name}: rows must be of the images that are whole, {draft.sizes[0]:,}, got {wrong.n:,} as of all {n:,}, "
+            "broken ones too; leave out their rows, or give --pairs"
+        )
 
 
 def _captions_to_pairs(draft: _Draft, captions: Captioned) -> None:
@@ -223,11 +237,15 @@ def _ordered(draft: _Draft, labels: Labels) -> tuple[Labels, str]:
             continue
         missing = [one for one in items.ids if one not in place]
         if missing or len(place) < n:
-            got = f"{n - len(place)} names twice, and no label of {len(missing)} items, such as {[*missing, 'none'][0]}"
+            twice = f"{n - len(place)} names twice" if len(place) < n else ""
+            lacking = f"no label of {len(missing)} items, such as {missing[0]}" if missing else ""
+            got = ", and ".join(filter(None, (twice, lacking)))
             raise DataError(f"{labels.where}: must name every item of {name} once, got {got}")
         rows = np.array([place[one] for one in items.ids])
-        told = None if labels.splits is None else Codes(labels.splits.numbers[rows], labels.splits.names)
-        return replace(labels, values=labels.values[rows], splits=told), name
+        return replace(labels, values=labels.values[rows], splits=labels.splits and labels.splits.of(rows)), name
+    if draft.images is not None and n == len(draft.images.paths):
+        whole = np.array([path not in draft.images.broken for path in draft.images.paths])
+        return replace(labels, values=labels.values[whole], splits=labels.splits and labels.splits.of(whole)), "image"
     of = next((name for name, items in draft.items.items() if items.n == n), None)
     if of is None:
         wanted = " or ".join(f"{items.n:,} ({name})" for name, items in draft.items.items())

@@ -2,17 +2,17 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmbench.datasets._files import readable
 from xmbench.importing.tables import IDS, SPLITS, Codes, coded, joined
-from xmbench.importing.text import encoding, plain, read_rows
+from xmbench.importing.text import delimiter, encoding, plain, read_rows
 from xmbench.types import DataError
 
 TEXTS = ("caption", "captions", "text", "sentence", "sentences", "comment", "raw", "title", "description")
@@ -100,6 +100,10 @@ def layout_of(path: Path) -> str:
         return "CSV"
     if first.lstrip().startswith("{"):
         return "JSON lines"
+    if path.suffix.lower() in (".csv", ".tsv") and len(cells := next(read_rows(path), [])) > 1:
+        got = ", ".join(cells)
+        advice = "name them so, or end a file of plain lines in .txt"
+        raise DataError(f"{path}: must have the columns image and caption, got {got:.80}; {advice}")
     return "one per line"
 
 
@@ -127,16 +131,15 @@ def _of_flickr(path: Path) -> Iterator[_Row]:
 
 
 def _of_csv(path: Path) -> Iterator[_Row]:
-    rows = read_rows(path)
+    sign, rows = delimiter(next(_lines(path))), read_rows(path)
     columns = [plain(name) for name in next(rows)]
     text = next(columns.index(name) for name in TEXTS if name in columns)
     image = next((columns.index(name) for name in IDS if name in columns), None)
     split = next((columns.index(name) for name in SPLITS if name in columns), None)
     for i, row in enumerate(rows, 2):
         if len(row) != len(columns):
-            raise DataError(
-                f"{path}, line {i}: must have {len(columns)} cells, got {len(row)}; quote captions that hold commas"
-            )
+            advice = "; quote captions that hold commas" if sign == "," and len(row) > len(columns) else ""
+            raise DataError(f"{path}, line {i}: must have {len(columns)} cells, got {len(row)}{advice}")
         yield "" if image is None else row[image], row[text], "" if split is None else row[split]
 
 
@@ -244,17 +247,69 @@ def image_rows(
     return np.array([place[name] for name in captions.images]), first, "images in the order in which captions name them"
 
 
-def _by_name(captions: Captioned, known: Iterable[str]) -> NDArray[np.int64]:
-    """Rows by the whole path of an image, else by its name alone, with or without its ending."""
-    keys = (str, lambda name: Path(name).name, lambda name: Path(name).stem)
-    names, asked = list(known), captions.images or []
-    missing = asked
-    for key in keys:
-        place = {key(name): i for i, name in enumerate(names)}
-        if len(place) == len(names):
-            missing = [name for name in asked if key(name) not in place]
-            if not missing:
-                return np.array([place[key(name)] for name in asked])
-    raise DataError(
-        f"{captions.where}: captions must name images that there are, got {missing[0]!r:.80}, {len({*missing})} unknown ones"
+def of_whole_images(captions: Captioned, paths: Sequence[str], broken: Container[str]) -> tuple[Captioned, list[str]]:
+    """The captions of images that can be decoded, and notes of those that are left out.
+
+    Args:
+        captions: as read.
+        paths: of all images in order, the broken ones too.
+        broken: paths of those that are left out.
+
+    Raises:
+        DataError: no caption is left, or counts that do not fit.
+    """
+    n = len(captions.texts)
+    if captions.images is not None:
+        rows = _places(captions.images, paths)
+    elif n % len(paths):
+        raise DataError(
+            f"{captions.where}: captions by their order must be a whole number of times all images, broken ones too, "
+            f"got {n} for {len(paths)}; name the images"
+        )
+    else:
+        rows = np.repeat(np.arange(len(paths)), n // len(paths))
+    lost = np.array([path in broken for path in paths])
+    absent, kept = rows < 0, (rows >= 0) & ~lost[rows]
+    if absent.all():
+        _refuse_unknown(captions, captions.images or [])
+    if not kept.any():
+        raise DataError(f"{captions.where}: captions must be of images that can be decoded, got {n} of none")
+    notes = [f"left out: {m:,} captions of broken images"] if (m := int((~kept & ~absent).sum())) else []
+    if absent.any():
+        unknown = dict.fromkeys(name for name, gone in zip(captions.images or (), absent, strict=True) if gone)
+        such = f"{len(unknown):,} images that are not there, such as {next(iter(unknown))!r:.80}"
+        notes.append(f"left out: {int(absent.sum()):,} captions of {such}")
+    left = replace(
+        captions,
+        texts=[text for text, keep in zip(captions.texts, kept, strict=True) if keep],
+        images=captions.images and [name for name, keep in zip(captions.images, kept, strict=True) if keep],
+        splits=captions.splits and captions.splits.of(kept),
     )
+    return left, notes
+
+
+def _by_name(captions: Captioned, known: Sequence[str]) -> NDArray[np.int64]:
+    """Rows of the images that captions name, all of which are to be there."""
+    asked = captions.images or []
+    rows = _places(asked, known)
+    missing = [name for name, row in zip(asked, rows, strict=True) if row < 0]
+    if missing:
+        advice = "" if len(missing) == len(asked) else "; drop them, or leave them out by --skip-broken"
+        _refuse_unknown(captions, missing, advice)
+    return rows
+
+
+def _refuse_unknown(captions: Captioned, missing: Sequence[str], advice: str = "") -> NoReturn:
+    got = f"{missing[0]!r:.80}, {len({*missing})} unknown ones{advice}"
+    raise DataError(f"{captions.where}: captions must name images that there are, got {got}")
+
+
+def _places(asked: Sequence[str], known: Sequence[str]) -> NDArray[np.int64]:
+    """Rows by the whole path of an image, else by its name alone, with or without its ending; -1 where there is none."""
+    best = np.full(len(asked), -1)
+    for key in (str, lambda name: Path(name).name, lambda name: Path(name).stem):
+        place = {key(name): i for i, name in enumerate(known)}
+        if len(place) == len(known):
+            rows = np.array([place.get(key(name), -1) for name in asked])
+            best = rows if (rows >= 0).sum() > (best >= 0).sum() else best
+    return best

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from xmbench.datasets import is_ready
 from xmbench.datasets._imported import Imported, folders, open_imported
 from xmbench.types import DataError
@@ -27,6 +29,7 @@ def listed() -> list[dict[str, Any]]:
         row: dict[str, Any] = {"name": name, "folder": str(folder)}
         try:
             imported = open_imported(folder)
+            counts = np.bincount(imported._array("split.npy"), minlength=len(imported.content["sizes"]))
         except DataError as error:
             rows.append({**row, "state": f"damaged: {error}"})
             continue
@@ -35,7 +38,7 @@ def listed() -> list[dict[str, Any]]:
             {
                 **row,
                 "state": "ready" if is_ready(card) else "features missing",
-                "pairs": "/".join(map(str, card.sizes.values())),
+                "pairs": "/".join(map(str, counts)),
                 "modalities": ", ".join(imported.content["modalities"]),
                 "classes": card.classes,
                 "GB": sum(file["bytes"] for file in imported.content["files"].values()) / 1e9,

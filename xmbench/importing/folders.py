@@ -23,6 +23,7 @@ from xmbench.types import Array
 
 HIDDEN = ".importing"
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -92,7 +93,7 @@ def _told(root: Path) -> Iterator[None]:
             raise OSError(
                 f"no space left for the import in {root} ({free / 1e9:.1f} GB free); nothing of it was kept"
             ) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS) and str(error.filename).startswith(str(root)):
+        if error.errno in _CLOSED and (str(error.filename).startswith(str(root)) or Path(str(error.filename)) in root.parents):
             raise OSError(f"{root} cannot be written to ({error.strerror}); set XMBENCH_DATA to a folder that can") from None
         raise
 

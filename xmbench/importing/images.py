@@ -47,6 +47,11 @@ class Images:
     splits: Codes | None
     classes: list[str] | None
 
+    @property
+    def paths(self) -> list[str]:
+        """Of all images in order, the broken ones too: what a file without names counts by."""
+        return sorted([picture.path for picture in self.pictures] + list(self.broken))
+
 
 def read_images(folder: str, *, skip_broken: bool) -> Images:
     """Decode every image below a folder.

@@ -219,10 +219,21 @@ def _csv(path: Path, key: str) -> Source:
         first = file.readline().rstrip("\r\n")
     sign = delimiter(first)
     names = [cell.strip().strip('"') for cell in first.split(sign)]
-    header = 0 if any(not _is_number(cell) for cell in names) else None
+    header = 0 if _is_header(names) else None
     dropped = [i for i, name in enumerate(names) if header == 0 and name.lower() in NO_FEATURES]
     width = len(names) - len(dropped)
     return Source(str(path), (-1, width), np.dtype(np.float64), lambda: _csv_blocks(path, sign, header, dropped))
+
+
+def _is_header(names: list[str]) -> bool:
+    """Whether a first line names columns: most are no numbers, or pandas counted them, or the first of them numbers rows."""
+    counted = names if _is_number(names[0]) else names[1:]
+    if len(counted) > 1 and counted == [str(i) for i in range(len(counted))]:
+        return True
+    if names[0].lower() in NO_FEATURES and (names[0] or all(name.isdecimal() for name in names[1:])):
+        return True
+    filled = [name for name in names if name]
+    return 2 * sum(not _is_number(name) for name in filled) > len(filled)
 
 
 def _is_number(cell: str) -> bool:
@@ -242,18 +253,19 @@ def _csv_blocks(path: Path, sign: str, header: int | None, dropped: list[int]) -
             table = chunk.drop(columns=chunk.columns[dropped])
             for column in table.columns:
                 if table[column].dtype.kind not in "fiub":
-                    _refuse_text(path, table[column], number * _LINES + (2 if header == 0 else 1))
+                    name = column if header == 0 else int(column) + 1
+                    _refuse_text(path, name, table[column], number * _LINES + (2 if header == 0 else 1))
             yield table.to_numpy(dtype=np.float64)
 
 
-def _refuse_text(path: Path, column: Any, first_line: int) -> None:
+def _refuse_text(path: Path, name: str | int, column: Any, first_line: int) -> None:
     """Raise for the first cell of a column that is no number."""
     import pandas as pd
 
     wrong = (pd.to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy()
     i = int(wrong.argmax())
     got = f"{str(column.iloc[i])!r:.40} in line {first_line + i}"
-    raise DataError(f"{path}: column {column.name!r} must be numbers, got {got}; remove the column, or repair it")
+    raise DataError(f"{path}: column {name!r} must be numbers, got {got}; remove the column, or repair it")
 
 
 def _parquet(path: Path, key: str) -> Source:

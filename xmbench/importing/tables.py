@@ -1,5 +1,6 @@
 """Tables that go with features: labels and splits of items, and pairs of rows."""
 
+import re
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ LABELS = ("label", "labels", "class", "classes", "category", "categories", "targ
 SPLITS = ("split", "subset", "partition", "set")
 SEPARATORS = str.maketrans("|", ";")
 _ARRAYS = (".npy", ".npz", ".mat", ".h5", ".hdf5", ".h5py", ".parquet")
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")  # a class number that was written as a float
 _CODES = {
     "train": ("train", "training", "tr", "trn", "restval"),
     "valid": ("valid", "validation", "val", "dev"),
@@ -32,6 +34,10 @@ class Codes:
 
     numbers: NDArray[np.int32]
     names: tuple[str, ...]
+
+    def of(self, rows: Array) -> "Codes":
+        """Those of some rows, given by number or as (n,) bool."""
+        return Codes(self.numbers[rows], self.names)
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,8 @@ def _labels_of_cells(
     numbers, counts, splits, ids = array("i"), array("i"), list[str](), list[str]()
     for at, row in enumerate(rows, line):
         cell = _cell(path, row, label, at)
-        classes = [one.strip() for one in cell.translate(SEPARATORS).split(";") if one.strip() not in ("", "-1")]
+        found = (_WHOLE.sub(r"\1", one.strip()) for one in cell.translate(SEPARATORS).split(";"))
+        classes = [one for one in found if one not in ("", "-1")]
         numbers.extend(known.setdefault(one, len(known)) for one in dict.fromkeys(classes))
         counts.append(len(dict.fromkeys(classes)))
         if split is not None:

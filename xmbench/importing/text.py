@@ -15,22 +15,26 @@ _SIGNS = ("\t", ";", "|", ",")
 
 
 def encoding(path: Path) -> tuple[str, int]:
-    """UTF-8, or Latin-1 where the file is no UTF-8, with the first line that is not (0: none is)."""
+    """UTF-8, or UTF-16 where the file begins so, or Latin-1 where it is neither, with the first line that shows it (else 0)."""
     return _encoding(path, path.stat().st_mtime_ns)
 
 
 @lru_cache
 def _encoding(path: Path, _changed: int) -> tuple[str, int]:
-    decoder = codecs.getincrementaldecoder("utf-8")()
     lines = 1
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            try:
+        wide = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        file.seek(0)
+        decoder = codecs.getincrementaldecoder("utf-16" if wide else "utf-8")()
+        block = b""
+        try:
+            while block := file.read(1 << 20):
                 decoder.decode(block)
-            except UnicodeDecodeError as error:
-                return FALLBACK, lines + block[: error.start].count(b"\n")
-            lines += block.count(b"\n")
-    return "utf-8-sig", 0
+                lines += block.count(b"\n")
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            return FALLBACK, lines + block[: error.start].count(b"\n")
+    return "utf-16" if wide else "utf-8-sig", 0
 
 
 def fallback_note(path: Path) -> str:
